@@ -1,0 +1,939 @@
+"""Keyring backend that signs pip, uv, twine and their kin in to Azure DevOps Artifacts feeds.
+
+The file reads in the order in which a request travels: the feed's URL, HTTP, discovery of the
+feed's tenant, the providers of a bearer token, its exchange for a session token, and last the
+keyring class, which alone decides what to log, to remember and to return.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
+
+try:
+    from keyring.backend import KeyringBackend
+    from keyring.credentials import SimpleCredential
+    from keyring.errors import PasswordDeleteError, PasswordSetError
+except ImportError:  # a vendored copy serves credentials without keyring, too
+    KeyringBackend = object  # type: ignore[assignment, misc]
+
+    class PasswordSetError(Exception):  # type: ignore[no-redef]
+        pass
+
+    class PasswordDeleteError(Exception):  # type: ignore[no-redef]
+        pass
+
+    class SimpleCredential:  # type: ignore[no-redef]
+        def __init__(self, username: str, password: str) -> None:
+            self.username, self.password = username, password
+
+
+# Every keyring operation of every client imports this file, mostly for services that are not
+# feeds. What only a sign-in needs (urllib, ssl, subprocess, json) is imported where it is used.
+if TYPE_CHECKING:
+    import ssl
+    import subprocess
+    from collections.abc import Collection, Iterator, Mapping
+    from email.message import Message
+    from http.client import HTTPConnection, HTTPResponse
+    from urllib.request import OpenerDirector, Request
+
+__version__ = "0.1.0"
+
+log = logging.getLogger(__name__)
+
+# Seconds. A sign-in is over within the first, whatever happens; the others are its parts.
+SIGN_IN_LIMIT = 85.0
+HTTP_LIMIT = 20.0  # one request with its repetitions
+EXCHANGE_LIMIT = 10.0  # one attempt, from the look-up of the name to the last byte
+RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
+METADATA_CONNECT_LIMIT = 0.7  # off Azure, the metadata address swallows every packet
+AZ_LIMIT = 30.0
+FAILURE_MEMORY = 60.0
+EXPIRY_MARGIN = 300.0  # a credential is renewed this long before it expires
+
+
+class SignInError(Exception):
+    """Why a step of the sign-in failed, in words for a person, and what to do if that is known."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+# --- The feed's URL ------------------------------------------------------------------------------
+
+READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session token
+FEED_DOMAINS = ("pkgs.dev.azure.com", "pkgs.visualstudio.com", "pkgs.codedev.ms", "pkgs.vsts.me")
+ORGANIZATION = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+# Narrower than the standard: what two parsers could read as two hosts does not match.
+HTTPS_URL = (
+    r"(?:(?P<scheme>https://)(?:(?P<userinfo>[\w.~%!$&'()*+,;=:-]*)@)?|[\w.~%!$&'()*+,;=-]*@)?"
+    r"(?P<host>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+)(?::443)?"
+    r"(?P<path>/[^?#]*)?(?P<rest>[?#].*)?"
+)
+AMBIGUOUS_PATH = r"/(?:\.|%2e){1,2}(?:/|$)|%2f|%5c"  # a server may see another organization in it
+
+
+class Feed(NamedTuple):
+    """A feed: its URL without userinfo, query and fragment, and the scope that its use needs."""
+
+    url: str
+    host: str
+    organization: str
+    home: str  # the organization's own page, where a person can sign in
+    scope: str
+
+    @property
+    def account(self) -> tuple[str, ...]:
+        """What a credential is good for: all feeds with the same account share it."""
+        return self.host, self.organization, self.scope
+
+
+def parse_feed(service: str | None) -> Feed | None:
+    """Return the feed that a keyring service name means, None if it means none.
+
+    Serves https URLs of Azure DevOps Artifacts, new and legacy, with or without the scheme
+    ("Allowed IP addresses and domain URLs", Azure DevOps documentation).
+    """
+    url = split_https(service or "")
+    domain = domain_of(url["host"], FEED_DOMAINS) if url else None
+    if not url or not domain:
+        return None
+    host, path = url["host"].lower(), url["path"] or "/"
+    organization = path.split("/")[1].lower()
+    home = f"https://dev.azure.com/{organization}"
+    if domain != "pkgs.dev.azure.com":
+        organization = host[: -len("." + domain)] or organization
+        home = f"https://{organization}.{domain[len('pkgs.') :]}"
+    if not re.fullmatch(ORGANIZATION, organization) or re.search(AMBIGUOUS_PATH, path, re.I):
+        return None
+    upload = re.search(r"/_packaging/[^/]+/pypi/upload/?$", path, re.I)
+    return Feed(canonical_url(host, path), host, organization, home, WRITE if upload else READ)
+
+
+def split_https(url: str) -> re.Match[str] | None:
+    """Match a URL against HTTPS_URL; None for anything else."""
+    if not url.isprintable() or "\\" in url:
+        return None
+    return re.fullmatch(HTTPS_URL, url, re.ASCII | re.IGNORECASE)
+
+
+def domain_of(host: str, domains: Collection[str]) -> str | None:
+    """Return which of the domains a host is or lies below, None if none."""
+    host = host.lower()
+    return next((name for name in domains if host == name or host.endswith("." + name)), None)
+
+
+def canonical_url(host: str, path: str) -> str:
+    """Return an https URL fit for a request: quoted, and with the last slash of a folder."""
+    from urllib.parse import quote
+
+    if "." not in path.rpartition("/")[2]:
+        path = path.rstrip("/") + "/"
+    return f"https://{host}" + quote(path, "/%:@!$&'()*+,;=~")
+
+
+# --- HTTP ----------------------------------------------------------------------------------------
+
+ATTEMPTS = 3
+RETRIED = frozenset((429, 500, 502, 503, 504))
+ANSWER_LIMIT = 64 * 1024  # bytes; a token has some thousand
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+TOKEN_LIKE = r"eyJ[\w.=-]+|[\w+=-]{40,}"  # longer than a GUID
+
+
+class Response(NamedTuple):
+    status: int
+    headers: Message
+    body: bytes
+
+
+class PassingFault(SignInError):
+    """A failure that the next attempt may not meet."""
+
+
+def http(
+    url: str,
+    headers: Mapping[str, str],
+    deadline: float,
+    *,
+    body: bytes | None = None,
+    retried: Collection[int] = RETRIED,
+) -> Response:
+    """Send a GET, or a POST of the body, and return the answer, whatever its status.
+
+    A fault that may pass gets three attempts before the deadline (a time.monotonic()). Redirects
+    are not followed. An http URL means a metadata service, which no proxy may see.
+    Raises SignInError if there is no answer.
+    """
+    from random import uniform
+    from urllib.request import Request
+
+    headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
+    deadline = min(deadline, time.monotonic() + HTTP_LIMIT)
+    for attempt in range(1, ATTEMPTS + 1):
+        limit = min(EXCHANGE_LIMIT, deadline - time.monotonic())
+        answer = exchange(Request(url, body, headers), max(limit, 0.1))
+        pause = RETRY_PAUSE * 2 ** (attempt - 1) * uniform(0.75, 1.25)
+        if isinstance(answer, Response):
+            if answer.status not in retried:
+                break
+            pause = max(pause, retry_after(answer.headers))
+        if attempt == ATTEMPTS or time.monotonic() + pause >= deadline:
+            break
+        time.sleep(pause)
+    if isinstance(answer, PassingFault):
+        raise answer
+    return answer
+
+
+def retry_after(headers: Message) -> float:
+    """Return the seconds that a server asks to wait, 0 if it does not ask (RFC 9110, 10.2.3)."""
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        return parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):  # TypeError: what Python 3.9 raises
+        return 0.0
+
+
+def exchange(request: Request, limit: float) -> Response | PassingFault:
+    """Send a request once and return its answer, or the fault if that may pass.
+
+    A socket's timeout is for each packet; the limit (seconds) is on the whole, so the exchange
+    has a thread of its own. Raises SignInError for a fault that will not pass.
+    """
+    outcome: list[Response | Exception] = []
+    connections: list[HTTPConnection] = []
+    director = opener(request.type == "https", connections)
+
+    def work() -> None:
+        try:
+            outcome.append(transfer(director, request, limit))
+        except Exception as error:
+            outcome.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        worker.join(limit)
+    finally:
+        hang_up(connections)
+    answer = outcome[0] if outcome else TimeoutError()
+    return answer if isinstance(answer, Response) else explain(answer, request)
+
+
+def opener(https: bool, connections: list[HTTPConnection]) -> OpenerDirector:
+    """Return an opener for one https or http request, which appends its connection to the list.
+
+    It has no handler of redirects. Only https goes through a proxy.
+    """
+    from http.client import HTTPConnection, HTTPSConnection
+    from urllib.request import AbstractHTTPHandler, OpenerDirector, ProxyHandler
+
+    def connection(host: str, **options: Any) -> HTTPConnection:
+        connections.append((HTTPSConnection if https else HTTPConnection)(host, **options))
+        return connections[-1]
+
+    class Https(AbstractHTTPHandler):
+        https_request = AbstractHTTPHandler.do_request_
+
+        def https_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(connection, request, context=tls_context(*ca_setting()))
+
+    class Http(AbstractHTTPHandler):
+        http_request = AbstractHTTPHandler.do_request_
+
+        def http_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(connection, request)
+
+    director = OpenerDirector()
+    for handler in [Https(), ProxyHandler()] if https else [Http()]:
+        director.add_handler(handler)
+    return director
+
+
+def transfer(director: OpenerDirector, request: Request, limit: float) -> Response:
+    """Send the request and read the answer, at most ANSWER_LIMIT bytes of it."""
+    from http.client import IncompleteRead
+
+    deadline = time.monotonic() + limit
+    if request.type == "http":
+        knock(request.full_url)
+    with director.open(request, timeout=limit) as response:
+        body = b""
+        size = ANSWER_LIMIT if response.length is None else min(response.length, ANSWER_LIMIT)
+        while len(body) < size and time.monotonic() < deadline:
+            part = response.read1(size - len(body))
+            if not part and response.length is not None:
+                raise IncompleteRead(body)
+            if not part:
+                break
+            body += part
+        return Response(response.status, response.headers, body)
+
+
+def knock(url: str) -> None:
+    """Connect to a metadata service and hang up: a token may take it seconds, this may not."""
+    from socket import create_connection
+    from urllib.parse import urlsplit
+
+    address = urlsplit(url)
+    create_connection((address.hostname, address.port or 80), METADATA_CONNECT_LIMIT).close()
+
+
+def hang_up(connections: Collection[HTTPConnection]) -> None:
+    """Cut off what still waits for the rest of its answer."""
+    import socket
+
+    for connection in connections:
+        if connection.sock:
+            with contextlib.suppress(OSError):  # it may be closed meanwhile
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+
+def ca_setting() -> tuple[str, str]:
+    """Return the environment variable that names the trusted certificates, and its value.
+
+    ("", "") stands for the system's. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are what az obeys
+    ("Work behind a proxy", Azure CLI documentation).
+    """
+    name = next(filter(os.environ.get, CA_VARIABLES), "")
+    return name, os.environ.get(name, "")
+
+
+@functools.cache  # it takes longer to make than a TLS handshake
+def tls_context(variable: str, path: str) -> ssl.SSLContext:
+    """Return the context for the outcome of ca_setting(). Raises SignInError if it is unusable."""
+    import ssl
+
+    try:
+        if variable.startswith("SSL_") or not path:  # which ssl reads by itself
+            context = ssl.create_default_context()
+        elif os.path.isdir(path):
+            context = ssl.create_default_context(capath=path)
+        else:
+            context = ssl.create_default_context(cafile=path)
+    except OSError as error:
+        reason = clean(error.strerror or str(error))
+        raise SignInError(f"{variable} cannot be used: {reason}", f"correct {variable}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def explain(error: Exception, request: Request) -> PassingFault:
+    """Return what an exception of urllib means if that may pass; raise SignInError if not."""
+    import socket
+    import ssl
+    from http.client import HTTPException, InvalidURL
+
+    reason = getattr(error, "reason", error)
+    error = reason if isinstance(reason, Exception) else error
+    host = request.host
+    remedy = "check the network and HTTPS_PROXY" if request.type == "https" else ""
+    if isinstance(error, SignInError):
+        raise error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = f"set {' or '.join(CA_VARIABLES)} to the certificates to trust"
+        raise SignInError(f"{host}: certificate not trusted: {error.verify_message}", remedy)
+    if isinstance(error, (ValueError, InvalidURL)):  # its words may hold the proxy's password
+        raise SignInError(f"{host}: the proxy's address is malformed", remedy)
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return PassingFault(f"{host}: no complete answer in time", remedy)
+    words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    tunnel = re.match(r"Tunnel connection failed: (\d+)", words)
+    passing = (ConnectionError, HTTPException, socket.gaierror, ssl.SSLEOFError)
+    if isinstance(error, passing) or (tunnel and int(tunnel[1]) in RETRIED):
+        return PassingFault(f"{host}: {words}", remedy)
+    raise SignInError(f"{host}: {words}", remedy)
+
+
+def parse_object(body: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in an answer. Raises SignInError if it is anything else."""
+    import json
+
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SignInError("the answer is not a JSON object")
+    return document
+
+
+def complaint(response: Response, *secrets: str) -> str:
+    """Return what an answer says of its refusal, in a line and without the secrets sent to it."""
+    try:
+        document = parse_object(response.body)
+    except SignInError:
+        document = {}
+    said = [document.get(key) for key in ("message", "error_description", "error")]
+    words = next((clean(text, *secrets) for text in said if text and isinstance(text, str)), "")
+    return f"answered {response.status}" + (f": {words}" if words else "")
+
+
+def clean(text: str, *secrets: str) -> str:
+    """Make text from outside fit for a log: one printable line, not long, without tokens."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "[removed]")
+    text = re.sub(TOKEN_LIKE, "[removed]", text)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:400]
+
+
+# --- Discovery -----------------------------------------------------------------------------------
+
+LOGIN_HOSTS = ("login.microsoftonline.com", "login.windows.net", "login.microsoft.com")
+AUTHORITY_DOMAINS = tuple(domain.replace("pkgs.", "vssps.") for domain in FEED_DOMAINS)
+GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+TENANT = GUID + r"|[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+"  # or a plain domain name
+NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
+CHALLENGE_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+CHALLENGE = rf'({CHALLENGE_TOKEN})\s*=\s*(?:"([^"]*)"|([^\s,"]*))|({CHALLENGE_TOKEN})'
+
+
+class Directory(NamedTuple):
+    """Where a feed's organization signs in: its Entra tenant, and its token service's URL."""
+
+    tenant: str
+    authority: str
+
+    def __str__(self) -> str:
+        return f"tenant {self.tenant}, authority {self.authority}"
+
+
+def discover(feed: Feed, deadline: float) -> Directory | None:
+    """Ask the feed, unauthenticated, where to sign in; None if it is public and needs no sign-in.
+
+    Raises SignInError if the feed does not say or what it says is not trusted.
+    Source: the credential provider of Azure Artifacts (microsoft/artifacts-credprovider).
+    """
+    response = http(feed.url, {"X-TFS-FedAuthRedirect": "Suppress"}, deadline)
+    if response.status == 200 and feed.scope == READ:
+        return None
+    tenant = challenge_tenant(response.headers)
+    if not tenant and response.status != 401:
+        reason = f"the feed {complaint(response)}, without a challenge to sign in"
+        raise SignInError(reason, "check the organization and the feed in the URL")
+    if not tenant:
+        reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
+        raise SignInError(reason, f"use a personal access token, see {feed.home}")
+    return Directory(tenant, challenge_authority(response.headers))
+
+
+def challenge_tenant(headers: Message) -> str | None:
+    """Return the tenant that the challenge names, None if it names none.
+
+    Raises SignInError if the challenge leads to a login host that is not Microsoft's.
+    """
+    uri = bearer_parameter(headers.get_all("WWW-Authenticate", []), "authorization_uri")
+    if uri:
+        url = split_https(uri)
+        tenant = url["path"].strip("/") if url and plain(url) and url["path"] else ""
+        if not url or url["host"].lower() not in LOGIN_HOSTS or not re.fullmatch(TENANT, tenant):
+            raise untrusted("authorization_uri", uri)
+        if tenant != NO_TENANT:
+            return tenant
+    named = re.split(r"[,\s]+", ",".join(headers.get_all("X-VSS-ResourceTenant", [])))
+    return next((guid for guid in named if re.fullmatch(GUID, guid) and guid != NO_TENANT), None)
+
+
+def bearer_parameter(challenges: Collection[str], name: str) -> str | None:
+    """Return a parameter of the Bearer challenge among several, combined or not (RFC 9110, 11)."""
+    for challenge in challenges:
+        scheme = ""
+        for parameter, quoted, bare, word in re.findall(CHALLENGE, challenge[:4096]):
+            scheme = word.lower() or scheme
+            if scheme == "bearer" and parameter.lower() == name:
+                return str(quoted or bare)
+    return None
+
+
+def challenge_authority(headers: Message) -> str:
+    """Return the URL of the organization's token service, without a trailing slash.
+
+    Raises SignInError if there is none or it is not Microsoft's.
+    """
+    value = headers.get("X-VSS-AuthorizationEndpoint", "")
+    if not value:
+        raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
+    url = split_https(value)
+    path = url["path"] or "/" if url else ""
+    trusted = url and plain(url) and domain_of(url["host"], AUTHORITY_DOMAINS)
+    if not url or not trusted or not re.fullmatch(rf"/(?:{ORGANIZATION}/?)?", path):
+        raise untrusted("X-VSS-AuthorizationEndpoint", value)
+    return f"https://{url['host'].lower()}{path.rstrip('/')}"
+
+
+def plain(url: re.Match[str]) -> bool:
+    """Tell whether a URL has a scheme and neither userinfo, query nor fragment."""
+    return bool(url["scheme"]) and url["userinfo"] is None and url["rest"] is None
+
+
+def untrusted(name: str, value: str) -> SignInError:
+    reason = f"the feed's {name} is not trusted: {clean(re.sub(r'//[^/]*@', '//', value))}"
+    return SignInError(reason, "check that nothing stands between you and Azure DevOps")
+
+
+# --- Providers -----------------------------------------------------------------------------------
+
+ENTRA_RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps, in every tenant
+AZ_NAMES = ("az.cmd", "az.exe") if sys.platform == "win32" else ("az",)
+AZ_SETTINGS = {
+    "AZURE_CORE_COLLECT_TELEMETRY": "no",  # which takes a sixth of each run
+    "AZURE_CORE_NO_COLOR": "true",
+    "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
+    "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
+}
+IMDS = "http://169.254.169.254"
+IMDS_RETRIED = RETRIED | {404, 410}  # an identity that is still being assigned
+
+
+class Token(NamedTuple):
+    """A token, what to tell a person of it, and when it expires (Unix time, 0.0 if unknown)."""
+
+    value: str
+    label: str
+    expires: float
+
+    def __str__(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self.expires))
+        return f"{self.label}, expires {when if self.expires else 'at an unknown time'}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"  # a token is never shown
+
+
+def azure_cli(tenant: str, deadline: float) -> Token:
+    """Return a bearer of the account that az is signed in as, for a tenant.
+
+    Raises SignInError with az's own words. Source: "az account get-access-token".
+    """
+    az = find_az()
+    if not az:
+        raise SignInError("az is not on PATH")
+    command = [az, "account", "get-access-token", "--resource", ENTRA_RESOURCE]
+    command += ["--tenant", tenant, "--output", "json"]
+    process, output, errors = run(command, min(AZ_LIMIT, deadline - time.monotonic()))
+    if process.returncode:
+        raise SignInError(az_complaint(errors.decode("utf-8", "replace")))
+    return parse_bearer(output, "accessToken")
+
+
+def find_az() -> str | None:
+    """Return the path of az, None without one; relative entries of PATH do not count."""
+    folders = filter(os.path.isabs, os.get_exec_path())
+    paths = (os.path.join(folder, name) for folder in folders for name in AZ_NAMES)
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
+
+
+def run(command: list[str], limit: float) -> tuple[subprocess.Popen[bytes], bytes, bytes]:
+    """Run a command and return its process, its output and its errors.
+
+    When the limit (seconds) is over, or the caller is interrupted, the command is stopped with
+    everything that it started. Raises SignInError if it cannot be started or is stopped.
+    """
+    import subprocess
+
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **AZ_SETTINGS},
+            cwd=safe_folder(),  # python -m azure.cli imports what lies in the working directory
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SignInError(f"az cannot be started: {error.strerror}") from error
+    try:
+        return process, *process.communicate(timeout=max(limit, 0.1))
+    except subprocess.TimeoutExpired:
+        raise SignInError(f"az gave no token within {limit:.0f} s and was stopped") from None
+    finally:
+        if process.returncode is None:
+            stop(process)
+
+
+def safe_folder() -> str:
+    """Return a folder that only an administrator can write to."""
+    return os.environ.get("SYSTEMROOT", "C:\\Windows") if sys.platform == "win32" else "/"
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it started: az is a script in front of the real one."""
+    import subprocess
+
+    if sys.platform == "win32":
+        taskkill = os.path.join(safe_folder(), "System32", "taskkill.exe")
+        command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
+        subprocess.run(command, check=False, capture_output=True)
+    else:
+        import signal
+
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for pipe in filter(None, (process.stdout, process.stderr)):
+        pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+
+
+def az_complaint(errors: str) -> str:
+    """Return the line of az's error output that says what is wrong."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    marked = [line[len("ERROR:") :] for line in lines if line.startswith("ERROR:")]
+    return clean((marked or lines[-1:] or ["az failed without a word"])[0])
+
+
+def managed_identity(tenant: str, deadline: float) -> Token:
+    """Return a bearer of the machine's managed identity, which is of its own tenant.
+
+    Raises SignInError if there is none. Sources: "How to use managed identities for Azure
+    resources on an Azure VM to acquire an access token"; "Use managed identities for App Service".
+    """
+    from urllib.parse import urlencode
+
+    url, version, headers = metadata_service()
+    query = {"api-version": version, "resource": ENTRA_RESOURCE}
+    if os.environ.get("AZURE_CLIENT_ID"):
+        query["client_id"] = os.environ["AZURE_CLIENT_ID"]
+    response = http(f"{url}?{urlencode(query)}", headers, deadline, retried=IMDS_RETRIED)
+    if response.status != 200:
+        raise SignInError(f"the metadata service {complaint(response, *headers.values())}")
+    return parse_bearer(response.body, "access_token")
+
+
+def metadata_service() -> tuple[str, str, dict[str, str]]:
+    """Return the URL, API version and headers of App Service's endpoint or of IMDS.
+
+    Raises SignInError if the environment names it by an unusable value.
+    """
+    variable, version = "IDENTITY_ENDPOINT", "2019-08-01"
+    url, secret = os.environ.get(variable), os.environ.get("IDENTITY_HEADER")
+    headers = {"X-IDENTITY-HEADER": secret or ""}
+    if not url or not secret:
+        variable, version = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "2018-02-01"
+        url = os.environ.get(variable, IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
+        headers = {"Metadata": "true"}
+    if not re.fullmatch(r"http://[\w.:\[\]-]+(?:/[!-~]*)?", url, re.ASCII) or "?" in url:
+        raise SignInError(f"{variable} is not an http URL", f"correct {variable}")
+    if not all(re.fullmatch(r"[!-~]+", value) for value in headers.values()):
+        raise SignInError("IDENTITY_HEADER is unfit for a header", "correct IDENTITY_HEADER")
+    return url, version, headers
+
+
+def parse_bearer(answer: bytes, field: str) -> Token:
+    """Return the token in the JSON of az or of a metadata service. Raises SignInError."""
+    document = parse_object(answer)
+    value = parse_token(document.get(field))
+    claims = read_claims(value)
+    names = ("upn", "unique_name", "preferred_username", "appid", "oid")
+    account = next((str(claims[name]) for name in names if claims.get(name)), "unknown account")
+    expires = unix_time(document.get("expires_on")) or unix_time(claims.get("exp"))
+    return Token(value, f"signed in as {clean(account)}", expires)
+
+
+def parse_token(value: object) -> str:
+    """Return the value if it is a token that fits into a header. Raises SignInError if not."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        raise SignInError("the answer holds no usable token")
+    return value
+
+
+def read_claims(token: str) -> dict[str, Any]:
+    """Return the claims of a JWT, unverified; none of an opaque token."""
+    import base64
+
+    try:
+        payload = token.split(".")[1]
+        return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, SignInError):
+        return {}
+
+
+def unix_time(value: object) -> float:
+    """Return a count of seconds, which may come as a string, as a float; 0.0 if it is none."""
+    return float(value) if re.fullmatch(r"[0-9]{1,11}", str(value)) else 0.0  # type: ignore[arg-type]
+
+
+Provider = Callable[[str, float], Token]
+PROVIDERS: dict[str, Provider] = {"azure_cli": azure_cli, "managed_identity": managed_identity}
+PROVIDER_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
+
+
+def chosen_providers() -> dict[str, Provider]:
+    """Return the provider that the environment or keyringrc.cfg forces, else all, in order.
+
+    Raises SignInError for an unknown name.
+    """
+    source = PROVIDER_VARIABLE
+    name = os.environ.get(source, "").strip()
+    if not name:
+        source, name = configured_provider()
+    if not name:
+        return PROVIDERS
+    if name not in PROVIDERS:
+        reason = f"{source} names an unknown provider: {clean(name)}"
+        raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
+    return {name: PROVIDERS[name]}
+
+
+def configured_provider() -> tuple[str, str]:
+    """Return the path of keyring's own configuration file, and the provider it names or ""."""
+    from configparser import Error, RawConfigParser
+
+    try:
+        from keyring.util.platform_ import config_root
+    except ImportError:
+        return "", ""
+    path = os.path.join(config_root(), "keyringrc.cfg")
+    config = RawConfigParser()
+    try:
+        config.read(path, encoding="utf-8")
+    except (Error, ValueError, OSError) as error:
+        raise SignInError(f"{path} cannot be read: {type(error).__name__}", "correct it") from error
+    return path, config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
+
+
+# --- Exchange ------------------------------------------------------------------------------------
+
+
+def feed_password(feed: Feed, authority: str, bearer: Token, deadline: float) -> Token:
+    """Return what the feed takes as the password: a session token, or an application's bearer.
+
+    Azure DevOps grants no session token to service principals and managed identities; their
+    bearer serves itself. Raises SignInError if the bearer is refused.
+    """
+    if is_application(read_claims(bearer.value)):
+        return bearer._replace(label="the application's own Entra token")
+    return session_token(feed, authority, bearer, deadline)
+
+
+def is_application(claims: Mapping[str, Any]) -> bool:
+    """Tell by its claims whether a token is an application's; in doubt it is a person's.
+
+    Source: "Access token claims reference", Microsoft identity platform documentation.
+    """
+    if claims.get("idtyp") in ("app", "user"):
+        return bool(claims["idtyp"] == "app")
+    return "roles" in claims and "scp" not in claims
+
+
+def session_token(feed: Feed, authority: str, bearer: Token, deadline: float) -> Token:
+    """Exchange a person's bearer for a session token of the feed's organization and scope.
+
+    Raises SignInError if Azure DevOps refuses.
+    Source: the credential provider of Azure Artifacts (microsoft/artifacts-credprovider).
+    """
+    import json
+
+    headers = {
+        "Authorization": f"Bearer {bearer.value}",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "X-TFS-FedAuthRedirect": "Suppress",
+    }
+    request = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss"}
+    url = f"{authority}/_apis/Token/SessionTokens?api-version=5.0-preview.1"
+    response = http(url, headers, deadline, body=json.dumps(request).encode())
+    if response.status != 200:
+        raise refusal(feed, response, bearer)
+    document = parse_object(response.body)
+    value = parse_token(document.get("token"))
+    expires = iso_time(document.get("validTo")) or unix_time(read_claims(value).get("exp"))
+    return Token(value, f"scope {clean(str(document.get('scope')))}", expires)
+
+
+def refusal(feed: Feed, response: Response, bearer: Token) -> SignInError:
+    """Return why Azure DevOps gave no session token."""
+    if b"TF401444" in response.body:
+        remedy = f"sign in once at {feed.home} with a browser, then try again"
+        return SignInError("Azure DevOps does not know this account yet (TF401444)", remedy)
+    if 300 <= response.status < 400:
+        reason = f"Azure DevOps answered {response.status}, to a sign-in page"
+        return SignInError(reason, "ask your administrator about conditional access policies")
+    return SignInError(f"Azure DevOps refused the token: {complaint(response, bearer.value)}")
+
+
+def iso_time(value: object) -> float:
+    """Return a UTC time like 2026-01-01T01:00:00.123Z as Unix time; 0.0 if it is none."""
+    from datetime import datetime, timezone
+
+    time_and_zone = re.fullmatch(r"([0-9T:-]{19})(?:\.[0-9]+)?(?:Z|\+00:00)", str(value))
+    try:
+        naive = datetime.fromisoformat(time_and_zone[1] if time_and_zone else "")
+    except ValueError:
+        return 0.0
+    return naive.replace(tzinfo=timezone.utc).timestamp()
+
+
+# --- The whole sign-in ---------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Step(NamedTuple):
+    """A step of a sign-in, the seconds it took, and what it found or why it failed."""
+
+    name: str
+    seconds: float
+    found: object = None
+    error: SignInError | None = None
+    password: Token | None = None  # what the feed takes; only from the last step of a sign-in
+
+    def __str__(self) -> str:
+        if self.error:
+            return str(self.error) + (f"; {self.error.remedy}" if self.error.remedy else "")
+        return str(self.found or "the feed is public and needs no credentials")
+
+
+def sign_in(feed: Feed, providers: Mapping[str, Provider], deadline: float) -> Iterator[Step]:
+    """Take the steps of a sign-in, one at a time; the first password need not be the last."""
+    step, directory = take("discovery", discover, feed, deadline)
+    yield step
+    if not directory:
+        return
+    for name, provider in providers.items():
+        step, bearer = take(name, provider, directory.tenant, deadline)
+        yield step
+        if bearer:
+            exchange = (feed_password, feed, directory.authority, bearer, deadline)
+            step, password = take(f"{name}, session token", *exchange)
+            yield step._replace(password=password)
+
+
+def take(name: str, function: Callable[..., T], *arguments: object) -> tuple[Step, T | None]:
+    """Take a step; return it, and the function's result or None if it failed."""
+    started = time.monotonic()
+    try:
+        found = function(*arguments)
+    except SignInError as error:
+        return Step(name, time.monotonic() - started, error=error), None
+    return Step(name, time.monotonic() - started, found), found
+
+
+def failure(feed: Feed, steps: Collection[Step]) -> str:
+    """Return the warning for a sign-in that failed: why each step did, and what to do."""
+    lines = [f"artifacts-keyring-nofuss: no credentials for {feed.url}"]
+    lines += [f"  {step.name}: {step}" for step in steps if step.error]
+    tenant = next((step.found.tenant for step in steps if isinstance(step.found, Directory)), None)
+    if tenant and any(step.name == "azure_cli" for step in steps):
+        lines.append(f"To sign in: az login --tenant {tenant}")
+    return "\n".join(lines)
+
+
+# --- The keyring class ---------------------------------------------------------------------------
+
+USERNAME = "VssSessionToken"  # by custom; Azure DevOps looks at the password alone
+DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
+
+
+class Memory(NamedTuple):
+    """The outcome of a sign-in: the password or None, and until when it holds (Unix time)."""
+
+    password: Token | None
+    made: float  # a time.monotonic()
+    until: float
+
+
+memories: dict[object, Memory] = {}  # by a feed's account; by its URL where discovery ended it
+locks: dict[object, threading.Lock] = {}  # by a feed's account
+
+
+class ReadOnlyError(PasswordSetError, PasswordDeleteError, NotImplementedError):
+    """Tells the chainer to ask the next backend, and a client without chainer that it failed."""
+
+
+class ArtifactsKeyringBackend(KeyringBackend):
+    """Keyring backend for Azure DevOps Artifacts feeds: what fails is logged, never raised."""
+
+    priority = 9.9  # asked before all others, below the chainer's 10
+
+    def get_password(self, service: str, username: str | None) -> str | None:
+        """Return the password for a feed and any username, None for another service."""
+        credential = self.get_credential(service, username)
+        return credential.password if credential else None
+
+    def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
+        """Return the credential for a feed, under the username given if any; None without one."""
+        try:
+            feed = parse_feed(service)
+            password = self._recall(feed) if feed else None
+        except Exception as error:  # one would turn keyring off in pip, and crash others
+            log.warning("artifacts-keyring-nofuss: please report this: %s", whereabouts(error))
+            return None
+        return SimpleCredential(username or USERNAME, password.value) if password else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
+
+    def _recall(self, feed: Feed) -> Token | None:
+        """Return the password for a feed, from memory or else by a sign-in; None if it has none.
+
+        Who waited for another thread's sign-in to the same account takes its outcome.
+        """
+        asked = time.monotonic()
+        lock = locks.setdefault(feed.account, threading.Lock())
+        if not lock.acquire(timeout=SIGN_IN_LIMIT):
+            log.warning("artifacts-keyring-nofuss: another thread's sign-in does not end")
+            return None
+        try:
+            for memory in filter(None, map(memories.get, (feed.account, feed.url))):
+                if memory.made >= asked or time.time() < memory.until:
+                    return memory.password
+            return self._sign_in(feed)
+        finally:
+            lock.release()
+
+    def _sign_in(self, feed: Feed) -> Token | None:
+        """Sign in, log the steps, and remember the outcome."""
+        deadline = time.monotonic() + SIGN_IN_LIMIT
+        step, providers = take("configuration", chosen_providers)
+        steps = [step]
+        for step in sign_in(feed, providers, deadline) if providers else ():
+            log.debug("%s: %s (%.2f s)", step.name, step, step.seconds)
+            steps.append(step)
+            if step.password:
+                break
+        if not step.password and any(step.error for step in steps):
+            log.warning("%s", failure(feed, steps))
+        discovered = any(isinstance(step.found, Directory) for step in steps)
+        expiry = step.password.expires - EXPIRY_MARGIN if step.password else 0.0
+        until = expiry if step.password else time.time() + FAILURE_MEMORY
+        memory = Memory(step.password, time.monotonic(), until)
+        memories[feed.account if discovered else feed.url] = memory
+        return step.password
+
+
+def whereabouts(error: Exception) -> str:
+    """Return the kind and the place of an exception, not its words: they may hold a secret."""
+    from traceback import extract_tb
+
+    place = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
+
+
+def debug_to_stderr() -> None:
+    """Show every step on stderr, and there alone: pip would show it on stdout."""
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
+if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+    debug_to_stderr()

@@ -1,0 +1,46 @@
+"""The main job: the real pip installs a private package through the real keyring."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulated_azure import AUTHORITY, FEED, INDEX_URL, NOT_SIGNED_IN, Azure
+
+
+def pip_install(azure: Azure, target: Path, *options: str, **variables: str) -> str:
+    """Install the private package into a folder; return all that pip said."""
+    command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--target", str(target)]
+    command += ["--index-url", INDEX_URL, *options, "contoso-secrets"]
+    done = subprocess.run(
+        command,
+        env=azure.environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("how", ["in-process", "subprocess"])
+@pytest.mark.parametrize("who", ["user", "managed identity"])
+def test_pip_installs_a_private_package(azure: Azure, tmp_path: Path, how: str, who: str) -> None:
+    if who == "user":
+        azure.az_signed_in()
+    else:
+        azure.az(NOT_SIGNED_IN)
+        azure.identity = azure.application_token()
+    options = ["--no-input", "--keyring-provider", "import"]
+    if how == "subprocess":
+        user_url = INDEX_URL.replace("https://", "https://VssSessionToken@")
+        options = ["--keyring-provider", "subprocess", "--index-url", user_url]
+    said = pip_install(azure, tmp_path, *options)
+    assert (tmp_path / "contoso_secrets.py").exists(), said
+    assert "Successfully installed contoso" in said
+    assert len(azure.az_runs) == 1
+    assert azure.scopes() == (["vso.packaging"] if who == "user" else [])
+    assert {*azure.connects} == ({FEED, AUTHORITY} if who == "user" else {FEED})
