@@ -384,10 +384,10 @@ def complaint(response: Response, *secrets: str) -> str:
 
 
 def clean(text: str, *secrets: str) -> str:
-    """Make text from outside fit for a log: one printable line, not long, without tokens."""
+    """Make text from outside fit for a log: a printable line, not long, without secrets."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "[removed]")
-    text = re.sub(TOKEN_LIKE, "[removed]", text)
+    text = re.sub(TOKEN_LIKE, "[removed]", re.sub(r"//[^/\s]*@", "//", text))
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:400]
 
 
@@ -428,24 +428,22 @@ def discover(feed: Feed, deadline: float) -> Directory | None:
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
         raise SignInError(reason, f"use a personal access token, see {feed.home}")
-    return Directory(tenant, challenge_authority(response.headers))
+    endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
+    if not endpoint:
+        raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
+    return Directory(tenant, trusted_authority(endpoint))
 
 
 def challenge_tenant(headers: Message) -> str | None:
-    """Return the tenant that the challenge names, None if it names none.
+    """Return the tenant that a challenge names, None if it names none.
 
     Raises SignInError if the challenge leads to a login host that is not Microsoft's.
     """
     uri = bearer_parameter(headers.get_all("WWW-Authenticate", []), "authorization_uri")
-    if uri:
-        url = split_https(uri)
-        tenant = url["path"].strip("/") if url and plain(url) and url["path"] else ""
-        if not url or url["host"].lower() not in LOGIN_HOSTS or not re.fullmatch(TENANT, tenant):
-            raise untrusted("authorization_uri", uri)
-        if tenant != NO_TENANT:
-            return tenant
-    named = re.split(r"[,\s]+", ",".join(headers.get_all("X-VSS-ResourceTenant", [])))
-    return next((guid for guid in named if re.fullmatch(GUID, guid) and guid != NO_TENANT), None)
+    named = [trusted_tenant(uri)] if uri else []
+    for value in headers.get_all("X-VSS-ResourceTenant", []):
+        named += re.findall(GUID, value)
+    return next((tenant for tenant in named if tenant != NO_TENANT), None)
 
 
 def bearer_parameter(challenges: Collection[str], name: str) -> str | None:
@@ -459,20 +457,26 @@ def bearer_parameter(challenges: Collection[str], name: str) -> str | None:
     return None
 
 
-def challenge_authority(headers: Message) -> str:
-    """Return the URL of the organization's token service, without a trailing slash.
+def trusted_tenant(uri: str) -> str:
+    """Return the tenant in the URL of a login page. Raises SignInError if it is not Microsoft's."""
+    url = split_https(uri)
+    tenant = (url["path"] or "").strip("/") if url else ""
+    if url and plain(url) and url["host"].lower() in LOGIN_HOSTS and re.fullmatch(TENANT, tenant):
+        return tenant
+    raise untrusted("authorization_uri", uri)
 
-    Raises SignInError if there is none or it is not Microsoft's.
+
+def trusted_authority(endpoint: str) -> str:
+    """Return the URL of a token service without its last slash.
+
+    Raises SignInError if it is not Microsoft's.
     """
-    value = headers.get("X-VSS-AuthorizationEndpoint", "")
-    if not value:
-        raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
-    url = split_https(value)
-    path = url["path"] or "/" if url else ""
+    url = split_https(endpoint)
+    path = (url["path"] or "").rstrip("/") if url else ""
     trusted = url and plain(url) and domain_of(url["host"], AUTHORITY_DOMAINS)
-    if not url or not trusted or not re.fullmatch(rf"/(?:{ORGANIZATION}/?)?", path):
-        raise untrusted("X-VSS-AuthorizationEndpoint", value)
-    return f"https://{url['host'].lower()}{path.rstrip('/')}"
+    if url and trusted and re.fullmatch(rf"(?:/{ORGANIZATION})?", path):
+        return f"https://{url['host'].lower()}{path}"
+    raise untrusted("X-VSS-AuthorizationEndpoint", endpoint)
 
 
 def plain(url: re.Match[str]) -> bool:
@@ -481,7 +485,7 @@ def plain(url: re.Match[str]) -> bool:
 
 
 def untrusted(name: str, value: str) -> SignInError:
-    reason = f"the feed's {name} is not trusted: {clean(re.sub(r'//[^/]*@', '//', value))}"
+    reason = f"the feed's {name} is not trusted: {clean(value)}"
     return SignInError(reason, "check that nothing stands between you and Azure DevOps")
 
 
@@ -496,6 +500,7 @@ AZ_SETTINGS = {
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
 IMDS = "http://169.254.169.254"
+METADATA_URL = r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!->@-~]*)?"
 IMDS_RETRIED = RETRIED | {404, 410}  # an identity that is still being assigned
 
 
@@ -627,7 +632,7 @@ def metadata_service() -> tuple[str, str, dict[str, str]]:
         variable, version = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "2018-02-01"
         url = os.environ.get(variable, IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
         headers = {"Metadata": "true"}
-    if not re.fullmatch(r"http://[\w.:\[\]-]+(?:/[!-~]*)?", url, re.ASCII) or "?" in url:
+    if not re.fullmatch(METADATA_URL, url):
         raise SignInError(f"{variable} is not an http URL", f"correct {variable}")
     if not all(re.fullmatch(r"[!-~]+", value) for value in headers.values()):
         raise SignInError("IDENTITY_HEADER is unfit for a header", "correct IDENTITY_HEADER")

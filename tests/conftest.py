@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 import pytest
+
 from simulated_azure import Azure
 
 PRELUDE = """

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,15 +39,17 @@ NO_IDENTITY = {"error": "invalid_request", "error_description": "Identity not fo
 NOT_SIGNED_IN = "echo \"ERROR: Please run 'az login' to setup account.\" >&2; exit 1"
 
 
-class Recorded(NamedTuple):
-    """A request that reached the simulated Azure, and the status of its answer."""
+@dataclass
+class Recorded:
+    """A request that reached the simulated Azure, and the status of its answer if any."""
 
     host: str
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
-    status: int
+    status: int = 0
+    time: float = field(default_factory=time.monotonic)
 
 
 class Issued(NamedTuple):
@@ -233,9 +236,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.recorded = Recorded(self.host, self.command, self.path, headers, self.body)
+        self.azure.requests.append(self.recorded)
         kind = IMDS if self.host == IMDS else FEED if "pkgs." in self.host else AUTHORITY
         if self.azure.faults[kind]:
-            self.record(0)
             self.close_connection = True
             return self.azure.faults[kind].pop(0)(self)
         {IMDS: self.answer_metadata, FEED: self.answer_feed, AUTHORITY: self.answer_authority}[
@@ -243,11 +248,6 @@ class Handler(BaseHTTPRequestHandler):
         ]()
 
     do_POST = do_GET
-
-    def record(self, status: int) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Recorded(self.host, self.command, self.path, headers, self.body, status)
-        self.azure.requests.append(request)
 
     def answer(
         self,
@@ -260,8 +260,7 @@ class Handler(BaseHTTPRequestHandler):
         kind = "text/html" if isinstance(content, str) else "application/octet-stream"
         if isinstance(content, dict):
             body, kind = json.dumps(content).encode(), "application/json"
-        if not self.azure.faults.get(self.host):
-            self.record(status)
+        self.recorded.status = status
         self.send_response(status)
         for name, values in (headers or {}).items():
             for value in [values] if isinstance(values, str) else values:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from simulated_azure import AUTHORITY, FEED, INDEX_URL, NOT_SIGNED_IN, Azure
 
 
