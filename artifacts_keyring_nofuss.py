@@ -54,7 +54,7 @@ SIGN_IN_LIMIT = 85.0
 HTTP_LIMIT = 20.0  # one request with its repetitions
 EXCHANGE_LIMIT = 10.0  # one attempt, from the look-up of the name to the last byte
 RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
-METADATA_CONNECT_LIMIT = 0.7  # off Azure, the metadata address swallows every packet
+METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
 AZ_LIMIT = 30.0
 FAILURE_MEMORY = 60.0
 EXPIRY_MARGIN = 300.0  # a credential is renewed this long before it expires
@@ -216,7 +216,8 @@ def exchange(request: Request, limit: float) -> Response | PassingFault:
     """
     outcome: list[Response | Exception] = []
     connections: list[HTTPConnection] = []
-    director = opener(request.type == "https", connections)
+    host, https = request.host, request.type == "https"  # before a proxy takes the host's place
+    director = opener(https, connections)
 
     def work() -> None:
         try:
@@ -228,10 +229,10 @@ def exchange(request: Request, limit: float) -> Response | PassingFault:
     worker.start()
     try:
         worker.join(limit)
+        answer = outcome[0] if outcome else TimeoutError()
     finally:
         hang_up(connections)
-    answer = outcome[0] if outcome else TimeoutError()
-    return answer if isinstance(answer, Response) else explain(answer, request)
+    return answer if isinstance(answer, Response) else explain(answer, host, https)
 
 
 def opener(https: bool, connections: list[HTTPConnection]) -> OpenerDirector:
@@ -274,7 +275,9 @@ def transfer(director: OpenerDirector, request: Request, limit: float) -> Respon
     with director.open(request, timeout=limit) as response:
         body = b""
         size = ANSWER_LIMIT if response.length is None else min(response.length, ANSWER_LIMIT)
-        while len(body) < size and time.monotonic() < deadline:
+        while len(body) < size:
+            if time.monotonic() > deadline:
+                raise TimeoutError
             part = response.read1(size - len(body))
             if not part and response.length is not None:
                 raise IncompleteRead(body)
@@ -332,7 +335,7 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
     return context
 
 
-def explain(error: Exception, request: Request) -> PassingFault:
+def explain(error: Exception, host: str, https: bool) -> PassingFault:
     """Return what an exception of urllib means if that may pass; raise SignInError if not."""
     import socket
     import ssl
@@ -340,8 +343,7 @@ def explain(error: Exception, request: Request) -> PassingFault:
 
     reason = getattr(error, "reason", error)
     error = reason if isinstance(reason, Exception) else error
-    host = request.host
-    remedy = "check the network and HTTPS_PROXY" if request.type == "https" else ""
+    remedy = "check the network and HTTPS_PROXY" if https else ""
     if isinstance(error, SignInError):
         raise error
     if isinstance(error, ssl.SSLCertVerificationError):

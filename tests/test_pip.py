@@ -27,21 +27,41 @@ def pip_install(azure: Azure, target: Path, *options: str, **variables: str) -> 
     return done.stdout
 
 
-@pytest.mark.parametrize("how", ["in-process", "subprocess"])
+IN_PROCESS = ["--no-input", "--keyring-provider", "import"]
+# A pip before 26.2 asks the keyring command only if the URL has a username.
+WITH_USER = INDEX_URL.replace("https://", "https://VssSessionToken@")
+SUBPROCESS = ["--keyring-provider", "subprocess", "--index-url", WITH_USER]
+HOW = pytest.mark.parametrize("how", [IN_PROCESS, SUBPROCESS], ids=["in-process", "subprocess"])
+
+
+@HOW
 @pytest.mark.parametrize("who", ["user", "managed identity"])
-def test_pip_installs_a_private_package(azure: Azure, tmp_path: Path, how: str, who: str) -> None:
+def test_pip_installs_a_private_package(
+    azure: Azure, tmp_path: Path, how: list[str], who: str
+) -> None:
     if who == "user":
         azure.az_signed_in()
     else:
         azure.az(NOT_SIGNED_IN)
         azure.identity = azure.application_token()
-    options = ["--no-input", "--keyring-provider", "import"]
-    if how == "subprocess":
-        user_url = INDEX_URL.replace("https://", "https://VssSessionToken@")
-        options = ["--keyring-provider", "subprocess", "--index-url", user_url]
-    said = pip_install(azure, tmp_path, *options)
+    said = pip_install(azure, tmp_path, *how)
     assert (tmp_path / "contoso_secrets.py").exists(), said
     assert "Successfully installed contoso" in said
     assert len(azure.az_runs) == 1
     assert azure.scopes() == (["vso.packaging"] if who == "user" else [])
     assert {*azure.connects} == ({FEED, AUTHORITY} if who == "user" else {FEED})
+
+
+@HOW
+def test_pip_fails_politely_when_nothing_worked(
+    azure: Azure, tmp_path: Path, how: list[str]
+) -> None:
+    azure.az(NOT_SIGNED_IN)
+    said = pip_install(azure, tmp_path, *how)
+    assert "No matching distribution found" in said
+    assert "Traceback" not in said
+    assert [*tmp_path.iterdir()] == []
+    if how is IN_PROCESS:  # pip hides what a keyring command writes to stderr
+        assert said.count("no credentials for") == 1
+        assert f"az login --tenant {TENANT}" in said
+    assert "Authorization" not in said
