@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import re
@@ -90,6 +91,9 @@ class Feed(NamedTuple):
     organization: str
     home: str  # the organization's own page, where a person can sign in
     scope: str
+
+    def __str__(self) -> str:
+        return f"organization {self.organization}, scope {self.scope}"
 
     @property
     def account(self) -> tuple[str, ...]:
@@ -400,6 +404,7 @@ AUTHORITY_DOMAINS = tuple(domain.replace("pkgs.", "vssps.") for domain in FEED_D
 GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 TENANT = GUID + r"|[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+"  # or a plain domain name
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
+NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # instead of some refusals, for browsers
 CHALLENGE_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 CHALLENGE = rf'({CHALLENGE_TOKEN})\s*=\s*(?:"([^"]*)"|([^\s,"]*))|({CHALLENGE_TOKEN})'
 
@@ -420,7 +425,7 @@ def discover(feed: Feed, deadline: float) -> Directory | None:
     Raises SignInError if the feed does not say or what it says is not trusted.
     Source: the credential provider of Azure Artifacts (microsoft/artifacts-credprovider).
     """
-    response = http(feed.url, {"X-TFS-FedAuthRedirect": "Suppress"}, deadline)
+    response = http(feed.url, NO_LOGIN_PAGE, deadline)
     if response.status == 200 and feed.scope == READ:
         return None
     tenant = challenge_tenant(response.headers)
@@ -750,7 +755,7 @@ def session_token(feed: Feed, authority: str, bearer: Token, deadline: float) ->
         "Authorization": f"Bearer {bearer.value}",
         "Accept": "application/json",
         "Content-Type": "application/json",
-        "X-TFS-FedAuthRedirect": "Suppress",
+        **NO_LOGIN_PAGE,
     }
     request = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss"}
     url = f"{authority}/_apis/Token/SessionTokens?api-version=5.0-preview.1"
@@ -835,10 +840,14 @@ def failure(feed: Feed, steps: Collection[Step]) -> str:
     """Return the warning for a sign-in that failed: why each step did, and what to do."""
     lines = [f"artifacts-keyring-nofuss: no credentials for {feed.url}"]
     lines += [f"  {step.name}: {step}" for step in steps if step.error]
-    tenant = next((step.found.tenant for step in steps if isinstance(step.found, Directory)), None)
-    if tenant and any(step.name == "azure_cli" for step in steps):
-        lines.append(f"To sign in: az login --tenant {tenant}")
-    return "\n".join(lines)
+    return "\n".join(filter(None, [*lines, login_advice(steps)]))
+
+
+def login_advice(steps: Collection[Step]) -> str:
+    """Return how to sign in to the tenant that was found; "" if none was, or az was not tried."""
+    tenants = [step.found.tenant for step in steps if isinstance(step.found, Directory)]
+    az_tried = any(step.name == "azure_cli" for step in steps)
+    return f"To sign in: az login --tenant {tenants[0]}" if tenants and az_tried else ""
 
 
 # --- The keyring class ---------------------------------------------------------------------------
@@ -944,3 +953,159 @@ def debug_to_stderr() -> None:
 
 if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
     debug_to_stderr()
+
+
+# --- The diagnosis: python -m artifacts_keyring_nofuss URL ---------------------------------------
+
+THIS_BACKEND = "artifacts_keyring_nofuss.ArtifactsKeyringBackend"
+FEED_REMEDIES = {
+    401: "the feed does not know this account: ask an administrator to add it to the organization",
+    403: "ask the feed's owner for a role: Reader to install, Contributor to upload",
+}
+
+
+def diagnose(url: str) -> Iterator[Step]:
+    """Take the steps of keyring, and those around it; the last asks the feed, if it gets so far."""
+    deadline = time.monotonic() + SIGN_IN_LIMIT
+    step, feed = take("feed", served_feed, url)
+    yield step
+    yield take("keyring", keyring_order)[0]
+    if not feed:
+        return
+    yield take("proxy", proxy_setting, feed.host)[0]
+    yield take("certificates", certificates)[0]
+    step, chosen = take("providers", chosen_providers)
+    yield step._replace(found=", ".join(chosen or ()))
+    password = None
+    for step in sign_in(feed, PROVIDERS, deadline):
+        if step.password and not password and step.name.split(",")[0] in (chosen or ()):
+            password = step.password
+            step = step._replace(found=f"{step.found}; this is what keyring uses")
+        yield step
+    if password:
+        yield take("feed's answer", ask_feed, feed, password, deadline)[0]
+
+
+def served_feed(url: str) -> Feed:
+    """Return the feed that a URL means. Raises SignInError if it is not one that is served."""
+    feed = parse_feed(url)
+    if not feed:
+        remedy = (
+            f"give a URL like https://{FEED_DOMAINS[0]}/ORGANIZATION/_packaging/FEED/pypi/simple/"
+        )
+        raise SignInError("this is not the URL of an Azure Artifacts feed", remedy)
+    return feed
+
+
+def keyring_order() -> str:
+    """Tell when keyring asks this backend. Raises SignInError if it does not."""
+    from importlib.metadata import version
+
+    try:
+        import keyring
+
+        active = keyring.get_keyring()
+        chain = [type(backend) for backend in getattr(active, "backends", [active])]
+    except Exception as error:
+        reason = f"keyring does not start: {type(error).__name__}: {clean(str(error))}"
+        remedy = "correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
+        raise SignInError(reason, remedy) from error
+    names = [
+        f"{kind.__module__}.{kind.__name__}" for kind in chain if kind.__module__ != "__main__"
+    ]
+    place = names.index(THIS_BACKEND) if THIS_BACKEND in names else -1
+    if place < 0:
+        reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
+        remedy = "install this package beside keyring and unset PYTHON_KEYRING_BACKEND"
+        raise SignInError(reason, remedy)
+    when = f"after {', '.join(names[:place])}" if place else "first"
+    return f"keyring {version('keyring')} asks this backend {when}"
+
+
+def proxy_setting(host: str) -> str:
+    """Tell which proxy a request to the host goes through."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxy = getproxies().get("https")
+    return clean(proxy.rpartition("@")[2]) if proxy and not proxy_bypass(host) else "none"
+
+
+def certificates() -> str:
+    """Tell which certificates are trusted. Raises SignInError if they cannot be used."""
+    variable, path = ca_setting()
+    tls_context(variable, path)
+    return f"{variable}={path}" if path else "the system's"
+
+
+def ask_feed(feed: Feed, password: Token, deadline: float) -> str:
+    """Ask the feed's index with a credential. Raises SignInError unless it is accepted."""
+    from base64 import b64encode
+
+    basic = b64encode(f"{USERNAME}:{password.value}".encode()).decode()
+    index = re.sub("/upload/$", "/simple/", feed.url, flags=re.I)  # which answers a GET
+    response = http(index, {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}, deadline)
+    if response.status == 200:
+        return "200, the feed accepts the credential"
+    remedy = FEED_REMEDIES.get(response.status, "check the organization and the feed in the URL")
+    raise SignInError(complaint(response, password.value, basic), remedy)
+
+
+def advice(steps: Collection[Step]) -> str:
+    """Return the one line that says what to do."""
+    works = any(step.password for step in steps)
+    failed = [step for step in steps if step.error and not (works and step.name in PROVIDERS)]
+    remedies = [step.error.remedy for step in failed if step.error and step.error.remedy]
+    if not failed:
+        return "Nothing to do: keyring's clients can use this feed."
+    return f"To do: {remedies[0]}" if remedies else login_advice(steps)
+
+
+def main() -> int:
+    """Tell step by step whether and why (not) keyring's clients get at a feed."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m artifacts_keyring_nofuss", description=main.__doc__)
+    parser.add_argument("url", help="the feed's URL, as your client has it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a log in ASCII
+    steps = []
+    for step in diagnose(options.url):
+        steps.append(step)
+        if not options.json:
+            print(f"{mark(step)} {step.name}: {step} ({step.seconds:.2f} s)", flush=True)
+    accepted = not steps[-1].error and steps[-1].name in ("feed's answer", "discovery")
+    if options.json:
+        print_json(steps, accepted)
+    else:
+        print(advice(steps))
+    return 0 if accepted else 1
+
+
+def mark(step: Step) -> str:
+    """Return + or - for a step, coloured on a terminal unless NO_COLOR is set."""
+    sign, colour = ("-", 31) if step.error else ("+", 32)
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        return f"\033[{colour}m{sign}\033[0m"
+    return sign
+
+
+def print_json(steps: Collection[Step], accepted: bool) -> None:
+    import json
+    import platform
+
+    versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}
+    rows = [
+        {"name": step.name, "ok": not step.error, "text": str(step), "seconds": step.seconds}
+        for step in steps
+    ]
+    print(
+        json.dumps(
+            {"versions": versions, "steps": rows, "accepted": accepted, "advice": advice(steps)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -202,12 +202,13 @@ def forever(start: bytes, more: bytes, pause: float) -> Answer:
     return answer
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 ENDLESS = {
     "no answer": hang,
     "a line": forever(b"HTTP/1.1 200 O", b"K", 0.05),
     "a header": forever(b"HTTP/1.1 200 OK\r\nX: ", b"y", 0.05),
     "headers": forever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.05),
-    "continue": forever(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    "continue": forever(CONTINUE, CONTINUE, 0.05),
     "a body": forever(b"HTTP/1.1 200 OK\r\n\r\n{", b" ", 0.05),
     "a chunked body": forever(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", 0.05
