@@ -206,6 +206,7 @@ def test_another_backend_before_this_one_is_told(azure: Azure, priority: float, 
         "from keyring.backend import KeyringBackend\n"
         f"class First(KeyringBackend):\n    priority = {priority}\n"
         "    def get_password(self, service, username): return None\n"
+        "    def set_password(self, service, username, password): return None\n"
     )
     metadata = azure.home / "other-1.dist-info"
     metadata.mkdir()
