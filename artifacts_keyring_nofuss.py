@@ -358,6 +358,8 @@ def explain(error: Exception, host: str, https: bool) -> PassingFault:
     if isinstance(error, (TimeoutError, socket.timeout)):
         return PassingFault(f"{host}: no complete answer in time", remedy)
     words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
+        words = "the answer is not HTTP or breaks off"  # its words may hold what was sent
     tunnel = re.match(r"Tunnel connection failed: (\d+)", words)
     passing = (ConnectionError, HTTPException, socket.gaierror, ssl.SSLEOFError)
     if isinstance(error, passing) or (tunnel and int(tunnel[1]) in RETRIED):
@@ -905,7 +907,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """
         asked = time.monotonic()
         lock = locks.setdefault(feed.account, threading.Lock())
-        if not lock.acquire(timeout=SIGN_IN_LIMIT):
+        if not lock.acquire(timeout=SIGN_IN_LIMIT + 1):
             log.warning("artifacts-keyring-nofuss: another thread's sign-in does not end")
             return None
         try:

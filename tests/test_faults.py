@@ -572,6 +572,17 @@ def test_text_from_outside_is_made_harmless() -> None:
     assert len(module.clean("many words " * 1000)) == 400
 
 
+def test_an_answer_that_echoes_the_token_is_not_shown(azure: Azure, python: Python) -> None:
+    def echo(handler: Handler) -> None:
+        handler.wfile.write(handler.headers["Authorization"].encode() + b"\r\n\r\n")
+
+    azure.az_signed_in("short-secret")
+    azure.faults[AUTHORITY] = [echo] * 3
+    outcome = python(QUICK + ASK, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
+    assert "vssps.dev.azure.com: the answer is not HTTP or breaks off" in outcome.stderr
+    assert "short-secret" not in outcome.stderr
+
+
 def test_no_token_is_on_a_command_line(azure: Azure, ask: Ask) -> None:
     token = azure.az_signed_in()
     assert ask(INDEX_URL).value
