@@ -16,7 +16,7 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 try:
     from keyring.backend import KeyringBackend
@@ -538,8 +538,8 @@ def azure_cli(tenant: str, deadline: float) -> Token:
         raise SignInError("az is not on PATH")
     command = [az, "account", "get-access-token", "--resource", ENTRA_RESOURCE]
     command += ["--tenant", tenant, "--output", "json"]
-    process, output, errors = run(command, min(AZ_LIMIT, deadline - time.monotonic()))
-    if process.returncode:
+    status, output, errors = run(command, min(AZ_LIMIT, deadline - time.monotonic()))
+    if status:
         raise SignInError(az_complaint(errors.decode("utf-8", "replace")))
     return parse_bearer(output, "accessToken")
 
@@ -551,8 +551,8 @@ def find_az() -> str | None:
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
 
-def run(command: list[str], limit: float) -> tuple[subprocess.Popen[bytes], bytes, bytes]:
-    """Run a command and return its process, its output and its errors.
+def run(command: list[str], limit: float) -> tuple[int, bytes, bytes]:
+    """Run a command and return its exit status, its output and its errors.
 
     When the limit (seconds) is over, or the caller is interrupted, the command is stopped with
     everything that it started. Raises SignInError if it cannot be started or is stopped.
@@ -571,13 +571,35 @@ def run(command: list[str], limit: float) -> tuple[subprocess.Popen[bytes], byte
         )
     except OSError as error:
         raise SignInError(f"az cannot be started: {error.strerror}") from error
+    readers = [read_apart(pipe) for pipe in (process.stdout, process.stderr) if pipe]
     try:
-        return process, *process.communicate(timeout=max(limit, 0.1))
+        status = process.wait(max(limit, 0.1))
+        for thread, _ in readers:
+            thread.join(1)
     except subprocess.TimeoutExpired:
         raise SignInError(f"az gave no token within {limit:.0f} s and was stopped") from None
     finally:
-        if process.returncode is None:
+        if process.returncode is None or any(thread.is_alive() for thread, _ in readers):
             stop(process)
+    output, errors = (b"".join(parts) for _, parts in readers)
+    return status, output, errors
+
+
+def read_apart(pipe: IO[bytes]) -> tuple[threading.Thread, list[bytes]]:
+    """Start to read a pipe; return the thread and the parts, not more than az has to say."""
+    parts: list[bytes] = []
+
+    def work() -> None:
+        with pipe:
+            while sum(map(len, parts)) < ANSWER_LIMIT:
+                part = os.read(pipe.fileno(), ANSWER_LIMIT)
+                if not part:
+                    break
+                parts.append(part)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread, parts
 
 
 def safe_folder() -> str:
@@ -598,8 +620,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-    for pipe in filter(None, (process.stdout, process.stderr)):
-        pipe.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
 

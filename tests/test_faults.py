@@ -384,6 +384,29 @@ def test_an_az_that_hangs_is_stopped_with_all_it_started(azure: Azure, python: P
     assert gone(wait_for(azure.folder / "child"))
 
 
+def test_an_az_that_leaves_a_process_behind_has_still_answered(
+    azure: Azure, python: Python
+) -> None:
+    azure.az_signed_in()
+    answer = f"cat {azure.folder}/az.json"
+    azure.az(f"{answer}; sleep 60 & echo $! > {azure.folder}/child")
+    started = time.monotonic()
+    assert python(ASK).value
+    assert time.monotonic() - started < 5
+    assert gone(wait_for(azure.folder / "child"))
+
+
+def test_an_az_that_never_stops_talking_is_not_listened_to(azure: Azure, python: Python) -> None:
+    azure.az("yes; yes >&2")
+    azure.identity = azure.application_token()
+    memory = "import resource; show(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    started = time.monotonic()
+    password, kilobytes = python(f"{ASK}; {memory}").values
+    assert password
+    assert kilobytes < 500_000
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_an_interrupt_stops_az_and_goes_through(azure: Azure) -> None:
     azure.az(STUBBORN.format(folder=azure.folder))
