@@ -11,7 +11,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "oldest_keyring", "lint", "types", "package"]
+nox.options.sessions = ["tests", "oldest_keyring", "clients", "lint", "types", "package"]
 
 
 def is_present(python: str) -> bool:
@@ -46,6 +46,13 @@ def oldest_keyring(session: nox.Session) -> None:
     """Run the tests with the oldest keyring that the project allows, and a pip that knows it."""
     install_group(session, "test", "pip<26.2", ".", "keyring==23.0.0")
     session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1])
+def clients(session: nox.Session) -> None:
+    """Run the clients that people use, each at a pinned version in an environment of its own."""
+    install_group(session, "test", "uv")
+    session.run("pytest", "tests/clients.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])

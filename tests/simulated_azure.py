@@ -20,10 +20,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+from uuid import NAMESPACE_DNS, uuid5
 
 import trustme
 from flit_core.wheel import make_wheel_in
@@ -183,6 +185,11 @@ def wheel(name: str = "contoso_secrets", version: str = "1.0") -> tuple[str, byt
         return path.name, path.read_bytes()
 
 
+def feed_id(feed: str) -> str:
+    """Return the GUID of a feed, under which its files lie."""
+    return str(uuid5(NAMESPACE_DNS, feed))
+
+
 def jwt(claims: dict[str, Any]) -> str:
     parts = [{"alg": "none"}, claims, {"signature": "of nobody"}]
     encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()) for part in parts)
@@ -247,7 +254,7 @@ class Handler(BaseHTTPRequestHandler):
             kind
         ]()
 
-    do_POST = do_GET
+    do_HEAD = do_POST = do_GET
 
     def answer(
         self,
@@ -268,7 +275,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     # --- The feed: "/{organization}[/{project}]/_packaging/{feed}/pypi/…"; legacy in the host
 
@@ -276,8 +284,9 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         legacy = self.host.partition(".pkgs.")[0] if ".pkgs." in self.host else ""
         organization = legacy or path.split("/")[1]
-        feed = re.search(r"/_packaging/([^/]+)/", path)
-        public = bool(feed) and feed[1] in self.azure.public_feeds  # type: ignore[index]
+        named = re.search(r"/_packaging/([^/]+)/", path)
+        feed = named[1] if named else ""
+        public = any(feed in (name, feed_id(name)) for name in self.azure.public_feeds)
         upload = path.rstrip("/").endswith("/pypi/upload")
         if upload or not public:
             issued = self.authorized()
@@ -299,8 +308,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         if project != "contoso-secrets":
             return self.answer(404, "<html>no such package</html>")
-        base = path.partition("/pypi/simple/")[0]
-        self.answer(200, f'<a href="{base}/pypi/download/contoso-secrets/1.0/{name}">{name}</a>')
+        base = path.partition("/_packaging/")[0] + "/_packaging/" + feed_id(feed)
+        digest = sha256(content).hexdigest()
+        href = f"https://{self.host}{base}/pypi/download/contoso-secrets/1.0/{name}#sha256={digest}"
+        self.answer(200, f'<a href="{href}">{name}</a>')
 
     def authorized(self) -> Issued | None:
         """Return what the password in the request is good for; None for a wrong one."""
