@@ -18,6 +18,7 @@ from typing import Callable
 
 import pytest
 from flit_core.wheel import make_wheel_in
+
 from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure, wheel
 
 CLIENTS = {
