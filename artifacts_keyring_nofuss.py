@@ -107,7 +107,10 @@ def parse_feed(service: str | None) -> Feed | None:
     Serves https URLs of Azure DevOps Artifacts, new and legacy, with or without the scheme
     ("Allowed IP addresses and domain URLs", Azure DevOps documentation).
     """
-    url = split_https(service or "")
+    service = service or ""
+    if not any(domain in service.lower() for domain in FEED_DOMAINS):
+        return None  # like most services, which are spared the compilation of HTTPS_URL
+    url = split_https(service)
     domain = domain_of(url["host"], FEED_DOMAINS) if url else None
     if not url or not domain:
         return None
@@ -878,16 +881,10 @@ USERNAME = "VssSessionToken"  # by custom; Azure DevOps looks at the password al
 DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
 
 
-class Memory(NamedTuple):
-    """The outcome of a sign-in: the password or None, and until when it holds (Unix time)."""
-
-    password: Token | None
-    made: float  # a time.monotonic()
-    until: float
-
-
-memories: dict[object, Memory] = {}  # by a feed's account; by its URL where discovery ended it
-locks: dict[object, threading.Lock] = {}  # by a feed's account
+# The outcome of each sign-in: the password or None, when it was made (a time.monotonic()) and until
+# when it holds (Unix time); by the feed's account, or by its URL if no account was found.
+memories: dict[object, tuple[Token | None, float, float]] = {}
+locks: dict[object, threading.Lock] = {}  # by the feed's account
 
 
 class ReadOnlyError(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -931,9 +928,9 @@ class ArtifactsKeyringBackend(KeyringBackend):
             log.warning("artifacts-keyring-nofuss: another thread's sign-in does not end")
             return None
         try:
-            for memory in filter(None, map(memories.get, (feed.account, feed.url))):
-                if memory.made >= asked or time.time() < memory.until:
-                    return memory.password
+            for password, made, until in filter(None, map(memories.get, (feed.account, feed.url))):
+                if made >= asked or time.time() < until:
+                    return password
             return self._sign_in(feed)
         finally:
             lock.release()
@@ -953,8 +950,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
         discovered = any(isinstance(step.found, Directory) for step in steps)
         expiry = step.password.expires - EXPIRY_MARGIN if step.password else 0.0
         until = expiry if step.password else time.time() + FAILURE_MEMORY
-        memory = Memory(step.password, time.monotonic(), until)
-        memories[feed.account if discovered else feed.url] = memory
+        key = feed.account if discovered else feed.url
+        memories[key] = step.password, time.monotonic(), until
         return step.password
 
 

@@ -96,3 +96,10 @@ def demo(session: nox.Session) -> None:
     """Install a private package with pip from a simulated Azure, step by step."""
     install_group(session, "test", "pip", ".")
     session.run("python", "tests/demo.py")
+
+
+@nox.session(python=PYTHONS[-1])
+def bench(session: nox.Session) -> None:
+    """Measure the backend beside its peers, from the package registry (-- --rounds 25)."""
+    install_group(session, "test")
+    session.run("python", "tests/bench.py", session.create_tmp(), *session.posargs)

@@ -379,5 +379,5 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, {"error": "bad_request"})
         if "X-Forwarded-For" in self.headers or self.azure.identity is None:
             return self.answer(400, NO_IDENTITY)
-        expires = str(int(time.time() + 3600))
-        self.answer(200, {"access_token": self.azure.identity, "expires_on": expires})
+        expires = {"expires_in": "3600", "expires_on": str(int(time.time() + 3600))}
+        self.answer(200, {"access_token": self.azure.identity, "token_type": "Bearer", **expires})
