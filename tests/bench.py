@@ -24,6 +24,7 @@ from statistics import median
 from typing import NamedTuple
 
 from flit_core.wheel import make_wheel_in
+
 from simulated_azure import INDEX_URL, UPLOAD_URL, Azure
 
 BARE, PEER, OFFICIAL, OWN = "bare keyring", "peer 1.3.3", "official 1.0.0", "this project"

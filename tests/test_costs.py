@@ -7,6 +7,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
+
 from conftest import Python
 from simulated_azure import FEED, IMDS, INDEX_URL, NOT_SIGNED_IN, UPLOAD_URL, Azure
 
