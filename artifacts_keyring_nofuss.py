@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import os
 import re
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Collection, Iterator, Mapping
     from email.message import Message
-    from http.client import HTTPConnection, HTTPResponse
+    from http.client import HTTPResponse
+    from socket import socket
     from urllib.request import OpenerDirector, Request
 
 __version__ = "0.1.0"
@@ -53,20 +55,26 @@ log = logging.getLogger(__name__)
 # Seconds. A sign-in is over within the first, whatever happens; the others are its parts.
 SIGN_IN_LIMIT = 85.0
 HTTP_LIMIT = 20.0  # one request with its repetitions
-EXCHANGE_LIMIT = 10.0  # one attempt, from the look-up of the name to the last byte
+ATTEMPT_LIMIT = 10.0  # one attempt at it, from the look-up of the name to the last byte
+CONNECT_LIMIT = 4.0
 RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
 METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
 AZ_LIMIT = 30.0
 FAILURE_MEMORY = 60.0
-EXPIRY_MARGIN = 300.0  # a credential is renewed this long before it expires
+EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
 
 
 class SignInError(Exception):
-    """Why a step of the sign-in failed, in words for a person, and what to do if that is known."""
+    """Why a step of the sign-in failed, in words for a person, and what to do if that is known.
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
+    passing: another attempt may work. feed_only: it tells nothing of the organization.
+    """
+
+    def __init__(
+        self, reason: str, remedy: str = "", *, passing: bool = False, feed_only: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.remedy = remedy
+        self.remedy, self.passing, self.feed_only = remedy, passing, feed_only
 
 
 # --- The feed's URL ------------------------------------------------------------------------------
@@ -122,7 +130,7 @@ def parse_feed(service: str | None) -> Feed | None:
         home = f"https://{organization}.{domain[len('pkgs.') :]}"
     if not re.fullmatch(ORGANIZATION, organization) or re.search(AMBIGUOUS_PATH, path, re.I):
         return None
-    upload = re.search(r"/_packaging/[^/]+/pypi/upload/?$", path, re.I)
+    upload = re.fullmatch(r"(?:/[^/]+){0,2}/_packaging/[^/]+/pypi/upload/?", path, re.I)
     return Feed(canonical_url(host, path), host, organization, home, WRITE if upload else READ)
 
 
@@ -154,17 +162,17 @@ ATTEMPTS = 3
 RETRIED = frozenset((429, 500, 502, 503, 504))
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has some thousand
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-TOKEN_LIKE = r"eyJ[\w.=-]+|[\w+=-]{40,}"  # longer than a GUID
+PROXY_URL = r"(?:http://)?(?:[^\s/@]*@)*[A-Za-z0-9._-]+(?::[0-9]{1,5})?/?"  # or an IPv6 address
+PROXY_REMEDY = "check the network and HTTPS_PROXY"
+TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w~+=-]{40,}"  # JWT, refresh token, long secret
 
 
 class Response(NamedTuple):
+    """An answer: its body is cut off at ANSWER_LIMIT."""
+
     status: int
     headers: Message
     body: bytes
-
-
-class PassingFault(SignInError):
-    """A failure that the next attempt may not meet."""
 
 
 def http(
@@ -186,20 +194,20 @@ def http(
 
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
     deadline = min(deadline, time.monotonic() + HTTP_LIMIT)
-    for attempt in range(1, ATTEMPTS + 1):
-        limit = min(EXCHANGE_LIMIT, deadline - time.monotonic())
-        answer = exchange(Request(url, body, headers), max(limit, 0.1))
-        pause = RETRY_PAUSE * 2 ** (attempt - 1) * uniform(0.75, 1.25)
-        if isinstance(answer, Response):
-            if answer.status not in retried:
-                break
-            pause = max(pause, retry_after(answer.headers))
-        if attempt == ATTEMPTS or time.monotonic() + pause >= deadline:
-            break
+    for number in itertools.count(1):
+        pause = RETRY_PAUSE * 2 ** (number - 1) * uniform(0.75, 1.25)
+        last = number == ATTEMPTS
+        try:
+            limit = min(ATTEMPT_LIMIT, deadline - time.monotonic())
+            response = attempt(Request(url, body, headers), max(limit, 0.1))
+            pause = max(pause, retry_after(response.headers))
+            if response.status not in retried or last or time.monotonic() + pause >= deadline:
+                return response
+        except SignInError as error:
+            if not error.passing or last or time.monotonic() + pause >= deadline:
+                raise
         time.sleep(pause)
-    if isinstance(answer, PassingFault):
-        raise answer
-    return answer
+    raise AssertionError("the last attempt returns or raises")
 
 
 def retry_after(headers: Message) -> float:
@@ -215,16 +223,16 @@ def retry_after(headers: Message) -> float:
         return 0.0
 
 
-def exchange(request: Request, limit: float) -> Response | PassingFault:
-    """Send a request once and return its answer, or the fault if that may pass.
+def attempt(request: Request, limit: float) -> Response:
+    """Send a request once and return its answer. Raises SignInError if there is none in time.
 
-    A socket's timeout is for each packet; the limit (seconds) is on the whole, so the exchange
-    has a thread of its own. Raises SignInError for a fault that will not pass.
+    A socket's timeout is for each packet; the limit (seconds) is on the whole, so the attempt
+    has a thread of its own.
     """
     outcome: list[Response | Exception] = []
-    connections: list[HTTPConnection] = []
+    sockets: list[socket] = []
     host, https = request.host, request.type == "https"  # before a proxy takes the host's place
-    director = opener(https, connections)
+    director = opener(host, https, limit, sockets)
 
     def work() -> None:
         try:
@@ -238,37 +246,43 @@ def exchange(request: Request, limit: float) -> Response | PassingFault:
         worker.join(limit)
         answer = outcome[0] if outcome else TimeoutError()
     finally:
-        hang_up(connections)
-    return answer if isinstance(answer, Response) else explain(answer, host, https)
+        hang_up(sockets)
+    if isinstance(answer, Exception):
+        raise explain(answer, host, https) from answer
+    return answer
 
 
-def opener(https: bool, connections: list[HTTPConnection]) -> OpenerDirector:
-    """Return an opener for one https or http request, which appends its connection to the list.
+def opener(host: str, https: bool, limit: float, sockets: list[socket]) -> OpenerDirector:
+    """Return an opener for one request, which appends its socket to the list.
 
-    It has no handler of redirects. Only https goes through a proxy.
+    It has no handler of redirects. Only https goes through a proxy. Raises SignInError if the
+    proxy or the certificates cannot be used.
     """
     from http.client import HTTPConnection, HTTPSConnection
     from urllib.request import AbstractHTTPHandler, OpenerDirector, ProxyHandler
 
-    def connection(host: str, **options: Any) -> HTTPConnection:
-        connections.append((HTTPSConnection if https else HTTPConnection)(host, **options))
-        return connections[-1]
+    connection_type: Any = HTTPSConnection if https else HTTPConnection
 
-    class Https(AbstractHTTPHandler):
-        https_request = AbstractHTTPHandler.do_request_
+    class Connection(connection_type):  # type: ignore[misc]
+        def connect(self) -> None:
+            self.timeout = CONNECT_LIMIT if https else METADATA_CONNECT_LIMIT
+            super().connect()
+            self.sock.settimeout(limit)
+            sockets.append(self.sock)
 
-        def https_open(self, request: Request) -> HTTPResponse:
-            return self.do_open(connection, request, context=tls_context(*ca_setting()))
-
-    class Http(AbstractHTTPHandler):
-        http_request = AbstractHTTPHandler.do_request_
+    class Handler(AbstractHTTPHandler):
+        http_request = https_request = AbstractHTTPHandler.do_request_
 
         def http_open(self, request: Request) -> HTTPResponse:
-            return self.do_open(connection, request)
+            return self.do_open(Connection, request)
+
+        def https_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(Connection, request, context=tls_context(*ca_setting()))
 
     director = OpenerDirector()
-    for handler in [Https(), ProxyHandler()] if https else [Http()]:
-        director.add_handler(handler)
+    director.add_handler(Handler())
+    if https:
+        director.add_handler(ProxyHandler(proxy_setting(host)))
     return director
 
 
@@ -277,8 +291,6 @@ def transfer(director: OpenerDirector, request: Request, limit: float) -> Respon
     from http.client import IncompleteRead
 
     deadline = time.monotonic() + limit
-    if request.type == "http":
-        knock(request.full_url)
     with director.open(request, timeout=limit) as response:
         body = b""
         size = ANSWER_LIMIT if response.length is None else min(response.length, ANSWER_LIMIT)
@@ -294,23 +306,28 @@ def transfer(director: OpenerDirector, request: Request, limit: float) -> Respon
         return Response(response.status, response.headers, body)
 
 
-def knock(url: str) -> None:
-    """Connect to a metadata service and hang up: a token may take it seconds, this may not."""
-    from socket import create_connection
-    from urllib.parse import urlsplit
-
-    address = urlsplit(url)
-    create_connection((address.hostname, address.port or 80), METADATA_CONNECT_LIMIT).close()
-
-
-def hang_up(connections: Collection[HTTPConnection]) -> None:
+def hang_up(sockets: Collection[socket]) -> None:
     """Cut off what still waits for the rest of its answer."""
     import socket
 
-    for connection in connections:
-        if connection.sock:
-            with contextlib.suppress(OSError):  # it may be closed meanwhile
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+    for connected in sockets:
+        with contextlib.suppress(OSError):  # it is mostly closed by now
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
+def proxy_setting(host: str) -> dict[str, str]:
+    """Return the proxy's URL for https requests to a host, under "https"; {} if there is none.
+
+    Raises SignInError if it is not the URL of an http proxy, without showing it.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    proxy = getproxies().get("https", "")
+    if not proxy or proxy_bypass(host):
+        return {}
+    if not re.fullmatch(PROXY_URL, re.sub(r"\[[0-9A-Fa-f:.]+\]", "ip", proxy)):
+        raise SignInError("the proxy is not an http URL", "correct HTTPS_PROXY: http://host:port")
+    return {"https": proxy}
 
 
 def ca_setting() -> tuple[str, str]:
@@ -328,46 +345,45 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
     """Return the context for the outcome of ca_setting(). Raises SignInError if it is unusable."""
     import ssl
 
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not the default: that writes a key log
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if variable.startswith("SSL_") or not path:  # which ssl reads by itself
-            context = ssl.create_default_context()
+            context.load_default_certs()
         elif os.path.isdir(path):
-            context = ssl.create_default_context(capath=path)
+            context.load_verify_locations(capath=path)
         else:
-            context = ssl.create_default_context(cafile=path)
+            context.load_verify_locations(cafile=path)
     except OSError as error:
         reason = clean(error.strerror or str(error))
         raise SignInError(f"{variable} cannot be used: {reason}", f"correct {variable}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
-def explain(error: Exception, host: str, https: bool) -> PassingFault:
-    """Return what an exception of urllib means if that may pass; raise SignInError if not."""
+def explain(error: Exception, host: str, https: bool) -> SignInError:
+    """Return what an exception of urllib means to a person."""
     import socket
     import ssl
-    from http.client import HTTPException, InvalidURL
+    from http.client import HTTPException
 
     reason = getattr(error, "reason", error)
     error = reason if isinstance(reason, Exception) else error
-    remedy = "check the network and HTTPS_PROXY" if https else ""
+    remedy = PROXY_REMEDY if https else ""
     if isinstance(error, SignInError):
-        raise error
+        return error
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = f"set {' or '.join(CA_VARIABLES)} to the certificates to trust"
-        raise SignInError(f"{host}: certificate not trusted: {error.verify_message}", remedy)
-    if isinstance(error, (ValueError, InvalidURL)):  # its words may hold the proxy's password
-        raise SignInError(f"{host}: the proxy's address is malformed", remedy)
+        return SignInError(f"{host}: certificate not trusted: {error.verify_message}", remedy)
     if isinstance(error, (TimeoutError, socket.timeout)):
-        return PassingFault(f"{host}: no complete answer in time", remedy)
-    words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        return SignInError(f"{host}: no complete answer in time", remedy, passing=True)
     if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
-        words = "the answer is not HTTP or breaks off"  # its words may hold what was sent
+        # Its words may hold what was sent.
+        return SignInError(f"{host}: the answer is not HTTP or breaks off", remedy, passing=True)
+    words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     tunnel = re.match(r"Tunnel connection failed: (\d+)", words)
-    passing = (ConnectionError, HTTPException, socket.gaierror, ssl.SSLEOFError)
-    if isinstance(error, passing) or (tunnel and int(tunnel[1]) in RETRIED):
-        return PassingFault(f"{host}: {words}", remedy)
-    raise SignInError(f"{host}: {words}", remedy)
+    passing = isinstance(error, (ConnectionError, socket.gaierror, ssl.SSLEOFError))
+    passing = passing or (tunnel is not None and int(tunnel[1]) in RETRIED)
+    return SignInError(f"{host}: no connection: {words}", remedy, passing=passing)
 
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
@@ -436,7 +452,8 @@ def discover(feed: Feed, deadline: float) -> Directory | None:
     tenant = challenge_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        raise SignInError(reason, "check the organization and the feed in the URL")
+        remedy = "check the organization and the feed in the URL"
+        raise SignInError(reason, remedy, feed_only=True)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
         raise SignInError(reason, f"use a personal access token, see {feed.home}")
@@ -497,6 +514,7 @@ def plain(url: re.Match[str]) -> bool:
 
 
 def untrusted(name: str, value: str) -> SignInError:
+    """Return the error for a value in the feed's challenge that leads somewhere else."""
     reason = f"the feed's {name} is not trusted: {clean(value)}"
     return SignInError(reason, "check that nothing stands between you and Azure DevOps")
 
@@ -512,7 +530,7 @@ AZ_SETTINGS = {
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
 IMDS = "http://169.254.169.254"
-METADATA_URL = r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!->@-~]*)?"
+METADATA_URL = r'http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!"$->@-~]*)?'
 IMDS_RETRIED = RETRIED | {404, 410}  # an identity that is still being assigned
 
 
@@ -524,8 +542,10 @@ class Token(NamedTuple):
     expires: float
 
     def __str__(self) -> str:
+        if not self.expires:
+            return f"{self.label}, expires at an unknown time"
         when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self.expires))
-        return f"{self.label}, expires {when if self.expires else 'at an unknown time'}"
+        return f"{self.label}, expires {when}"
 
     def __repr__(self) -> str:
         return f"<{self}>"  # a token is never shown
@@ -574,8 +594,9 @@ def run(command: list[str], limit: float) -> tuple[int, bytes, bytes]:
         )
     except OSError as error:
         raise SignInError(f"az cannot be started: {error.strerror}") from error
-    readers = [read_apart(pipe) for pipe in (process.stdout, process.stderr) if pipe]
+    readers: list[tuple[threading.Thread, list[bytes]]] = []
     try:
+        readers += [read_apart(pipe) for pipe in (process.stdout, process.stderr) if pipe]
         status = process.wait(max(limit, 0.1))
         for thread, _ in readers:
             thread.join(1)
@@ -617,7 +638,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         taskkill = os.path.join(safe_folder(), "System32", "taskkill.exe")
         command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
-        subprocess.run(command, check=False, capture_output=True)
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(command, check=False, capture_output=True, timeout=5)
     else:
         import signal
 
@@ -646,9 +668,11 @@ def managed_identity(tenant: str, deadline: float) -> Token:
     query = {"api-version": version, "resource": ENTRA_RESOURCE}
     if os.environ.get("AZURE_CLIENT_ID"):
         query["client_id"] = os.environ["AZURE_CLIENT_ID"]
-    response = http(f"{url}?{urlencode(query)}", headers, deadline, retried=IMDS_RETRIED)
+    query_string = urlencode(query, errors="surrogateescape")
+    response = http(f"{url}?{query_string}", headers, deadline, retried=IMDS_RETRIED)
     if response.status != 200:
-        raise SignInError(f"the metadata service {complaint(response, *headers.values())}")
+        secret = headers.get("X-IDENTITY-HEADER", "")
+        raise SignInError(f"the metadata service {complaint(response, secret)}")
     return parse_bearer(response.body, "access_token")
 
 
@@ -662,7 +686,7 @@ def metadata_service() -> tuple[str, str, dict[str, str]]:
     headers = {"X-IDENTITY-HEADER": secret or ""}
     if not url or not secret:
         variable, version = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "2018-02-01"
-        url = os.environ.get(variable, IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
+        url = (os.environ.get(variable) or IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
         headers = {"Metadata": "true"}
     if not re.fullmatch(METADATA_URL, url):
         raise SignInError(f"{variable} is not an http URL", f"correct {variable}")
@@ -702,7 +726,7 @@ def read_claims(token: str) -> dict[str, Any]:
 
 def unix_time(value: object) -> float:
     """Return a count of seconds, which may come as a string, as a float; 0.0 if it is none."""
-    return float(value) if re.fullmatch(r"[0-9]{1,11}", str(value)) else 0.0  # type: ignore[arg-type]
+    return float(str(value)) if re.fullmatch("[0-9]{1,10}", str(value)) else 0.0
 
 
 Provider = Callable[[str, float], Token]
@@ -736,6 +760,8 @@ def configured_provider() -> tuple[str, str]:
     except ImportError:
         return "", ""
     path = os.path.join(config_root(), "keyringrc.cfg")
+    if not os.path.isabs(path):
+        return "", ""
     config = RawConfigParser()
     try:
         config.read(path, encoding="utf-8")
@@ -801,7 +827,10 @@ def refusal(feed: Feed, response: Response, bearer: Token) -> SignInError:
     if 300 <= response.status < 400:
         reason = f"Azure DevOps answered {response.status}, to a sign-in page"
         return SignInError(reason, "ask your administrator about conditional access policies")
-    return SignInError(f"Azure DevOps refused the token: {complaint(response, bearer.value)}")
+    words = complaint(response, bearer.value)
+    if response.status in RETRIED:
+        return SignInError(f"Azure DevOps has trouble: {words}", "try again later")
+    return SignInError(f"Azure DevOps refused the token: {words}")
 
 
 def iso_time(value: object) -> float:
@@ -813,7 +842,7 @@ def iso_time(value: object) -> float:
         naive = datetime.fromisoformat(time_and_zone[1] if time_and_zone else "")
     except ValueError:
         return 0.0
-    return naive.replace(tzinfo=timezone.utc).timestamp()
+    return min(max(naive.replace(tzinfo=timezone.utc).timestamp(), 0.0), 9999999999.0)
 
 
 # --- The whole sign-in ---------------------------------------------------------------------------
@@ -828,27 +857,30 @@ class Step(NamedTuple):
     seconds: float
     found: object = None
     error: SignInError | None = None
+    provider: str = ""
     password: Token | None = None  # what the feed takes; only from the last step of a sign-in
 
     def __str__(self) -> str:
         if self.error:
             return str(self.error) + (f"; {self.error.remedy}" if self.error.remedy else "")
-        return str(self.found or "the feed is public and needs no credentials")
+        return str(self.found)
 
 
 def sign_in(feed: Feed, providers: Mapping[str, Provider], deadline: float) -> Iterator[Step]:
     """Take the steps of a sign-in, one at a time; the first password need not be the last."""
     step, directory = take("discovery", discover, feed, deadline)
-    yield step
     if not directory:
+        yield step if step.error else step._replace(found="a public feed needs no credentials")
         return
+    yield step
     for name, provider in providers.items():
         step, bearer = take(name, provider, directory.tenant, deadline)
-        yield step
+        yield step._replace(provider=name)
         if bearer:
-            exchange = (feed_password, feed, directory.authority, bearer, deadline)
-            step, password = take(f"{name}, session token", *exchange)
-            yield step._replace(password=password)
+            step, password = take(
+                f"{name}, session token", feed_password, feed, directory.authority, bearer, deadline
+            )
+            yield step._replace(provider=name, password=password)
 
 
 def take(name: str, function: Callable[..., T], *arguments: object) -> tuple[Step, T | None]:
@@ -863,7 +895,7 @@ def take(name: str, function: Callable[..., T], *arguments: object) -> tuple[Ste
 
 def failure(feed: Feed, steps: Collection[Step]) -> str:
     """Return the warning for a sign-in that failed: why each step did, and what to do."""
-    lines = [f"artifacts-keyring-nofuss: no credentials for {feed.url}"]
+    lines = [f"no credentials for {feed.url}"]
     lines += [f"  {step.name}: {step}" for step in steps if step.error]
     return "\n".join(filter(None, [*lines, login_advice(steps)]))
 
@@ -871,7 +903,7 @@ def failure(feed: Feed, steps: Collection[Step]) -> str:
 def login_advice(steps: Collection[Step]) -> str:
     """Return how to sign in to the tenant that was found; "" if none was, or az was not tried."""
     tenants = [step.found.tenant for step in steps if isinstance(step.found, Directory)]
-    az_tried = any(step.name == "azure_cli" for step in steps)
+    az_tried = any(step.provider == "azure_cli" for step in steps)
     return f"To sign in: az login --tenant {tenants[0]}" if tenants and az_tried else ""
 
 
@@ -881,9 +913,21 @@ USERNAME = "VssSessionToken"  # by custom; Azure DevOps looks at the password al
 DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
 
 
-# The outcome of each sign-in: the password or None, when it was made (a time.monotonic()) and until
-# when it holds (Unix time); by the feed's account, or by its URL if no account was found.
-memories: dict[object, tuple[Token | None, float, float]] = {}
+class Memory(NamedTuple):
+    """The outcome of a sign-in: the password or None, and when it was made and is to be renewed."""
+
+    password: Token | None
+    made: float  # a time.monotonic()
+    renewal: float  # Unix time
+
+    def holds(self, asked: float) -> bool:
+        """Tell whether it serves a request made at a time.monotonic(); it may have waited."""
+        if self.password and time.time() < self.renewal:
+            return True
+        return self.made >= asked or (not self.password and asked - self.made < FAILURE_MEMORY)
+
+
+memories: dict[object, Memory] = {}  # by the feed's account; by its URL if it concerns no other
 locks: dict[object, threading.Lock] = {}  # by the feed's account
 
 
@@ -907,14 +951,16 @@ class ArtifactsKeyringBackend(KeyringBackend):
             feed = parse_feed(service)
             password = self._recall(feed) if feed else None
         except Exception as error:  # one would turn keyring off in pip, and crash others
-            log.warning("artifacts-keyring-nofuss: please report this: %s", whereabouts(error))
+            tell(logging.WARNING, f"please report this: {whereabouts(error)}")
             return None
         return SimpleCredential(username or USERNAME, password.value) if password else None
 
     def set_password(self, service: str, username: str, password: str) -> None:
+        """Leave it to another backend. Raises ReadOnlyError."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
     def delete_password(self, service: str, username: str) -> None:
+        """Leave it to another backend. Raises ReadOnlyError."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
     def _recall(self, feed: Feed) -> Token | None:
@@ -924,35 +970,41 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """
         asked = time.monotonic()
         lock = locks.setdefault(feed.account, threading.Lock())
-        if not lock.acquire(timeout=SIGN_IN_LIMIT + 1):
-            log.warning("artifacts-keyring-nofuss: another thread's sign-in does not end")
+        if not lock.acquire(timeout=SIGN_IN_LIMIT):
+            tell(logging.WARNING, "another thread's sign-in does not end")
             return None
         try:
-            for password, made, until in filter(None, map(memories.get, (feed.account, feed.url))):
-                if made >= asked or time.time() < until:
-                    return password
-            return self._sign_in(feed)
+            for memory in filter(None, map(memories.get, (feed.account, feed.url))):
+                if memory.holds(asked):
+                    return memory.password
+            return self._sign_in(feed, asked + SIGN_IN_LIMIT)
         finally:
             lock.release()
 
-    def _sign_in(self, feed: Feed) -> Token | None:
+    def _sign_in(self, feed: Feed, deadline: float) -> Token | None:
         """Sign in, log the steps, and remember the outcome."""
-        deadline = time.monotonic() + SIGN_IN_LIMIT
         step, providers = take("configuration", chosen_providers)
         steps = [step]
         for step in sign_in(feed, providers, deadline) if providers else ():
-            log.debug("%s: %s (%.2f s)", step.name, step, step.seconds)
+            tell(logging.DEBUG, f"{step.name}: {step} ({step.seconds:.2f} s)")
             steps.append(step)
             if step.password:
                 break
-        if not step.password and any(step.error for step in steps):
-            log.warning("%s", failure(feed, steps))
-        discovered = any(isinstance(step.found, Directory) for step in steps)
-        expiry = step.password.expires - EXPIRY_MARGIN if step.password else 0.0
-        until = expiry if step.password else time.time() + FAILURE_MEMORY
-        key = feed.account if discovered else feed.url
-        memories[key] = step.password, time.monotonic(), until
-        return step.password
+        password, now = step.password, time.time()
+        lifetime = password.expires - now if password else 0.0
+        renewal = now + max(lifetime - EXPIRY_MARGIN, lifetime / 2)
+        feed_only = step.error.feed_only if step.error else not password
+        key = feed.url if feed_only else feed.account
+        memories[key] = Memory(password, time.monotonic(), renewal)
+        if not password and any(step.error for step in steps):
+            tell(logging.WARNING, failure(feed, steps))
+        return password
+
+
+def tell(level: int, text: str) -> None:
+    """Log a text; a handler that fails is no reason to fail."""
+    with contextlib.suppress(Exception):
+        log.log(level, "%s", f"artifacts-keyring-nofuss: {text}")
 
 
 def whereabouts(error: Exception) -> str:
@@ -976,10 +1028,10 @@ if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
 
 # --- The diagnosis: python -m artifacts_keyring_nofuss URL ---------------------------------------
 
-THIS_BACKEND = "artifacts_keyring_nofuss.ArtifactsKeyringBackend"
 FEED_REMEDIES = {
     401: "the feed does not know this account: ask an administrator to add it to the organization",
     403: "ask the feed's owner for a role: Reader to install, Contributor to upload",
+    404: "check the organization and the feed in the URL",
 }
 
 
@@ -991,13 +1043,13 @@ def diagnose(url: str) -> Iterator[Step]:
     yield take("keyring", keyring_order)[0]
     if not feed:
         return
-    yield take("proxy", proxy_setting, feed.host)[0]
+    yield take("proxy", shown_proxy, feed.host)[0]
     yield take("certificates", certificates)[0]
     step, chosen = take("providers", chosen_providers)
     yield step._replace(found=", ".join(chosen or ()))
     password = None
     for step in sign_in(feed, PROVIDERS, deadline):
-        if step.password and not password and step.name.split(",")[0] in (chosen or ()):
+        if step.password and not password and step.provider in (chosen or ()):
             password = step.password
             step = step._replace(found=f"{step.found}; this is what keyring uses")
         yield step
@@ -1018,41 +1070,43 @@ def served_feed(url: str) -> Feed:
 
 def keyring_order() -> str:
     """Tell when keyring asks this backend. Raises SignInError if it does not."""
-    from importlib.metadata import version
-
     try:
+        from importlib.metadata import version
+
         import keyring
 
         active = keyring.get_keyring()
         chain = [type(backend) for backend in getattr(active, "backends", [active])]
+        release = version("keyring")
     except Exception as error:
         reason = f"keyring does not start: {type(error).__name__}: {clean(str(error))}"
-        remedy = "correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
+        remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
         raise SignInError(reason, remedy) from error
+    this = f"{__spec__.name if __spec__ else __name__}.{ArtifactsKeyringBackend.__name__}"
     names = [
         f"{kind.__module__}.{kind.__name__}" for kind in chain if kind.__module__ != "__main__"
     ]
-    place = names.index(THIS_BACKEND) if THIS_BACKEND in names else -1
-    if place < 0:
+    if this not in names:
         reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
         remedy = "install this package beside keyring and unset PYTHON_KEYRING_BACKEND"
         raise SignInError(reason, remedy)
-    when = f"after {', '.join(names[:place])}" if place else "first"
-    return f"keyring {version('keyring')} asks this backend {when}"
+    before = names[: names.index(this)]
+    return (
+        f"keyring {release} asks this backend {'after ' + ', '.join(before) if before else 'first'}"
+    )
 
 
-def proxy_setting(host: str) -> str:
-    """Tell which proxy a request to the host goes through."""
-    from urllib.request import getproxies, proxy_bypass
-
-    proxy = getproxies().get("https")
-    return clean(proxy.rpartition("@")[2]) if proxy and not proxy_bypass(host) else "none"
+def shown_proxy(host: str) -> str:
+    """Tell which proxy a request to the host goes through. Raises SignInError if it is unusable."""
+    return re.sub("^(http://)?(.*@)?", "", proxy_setting(host).get("https", "none"))
 
 
 def certificates() -> str:
     """Tell which certificates are trusted. Raises SignInError if they cannot be used."""
     variable, path = ca_setting()
     tls_context(variable, path)
+    if path and not any(map(os.path.exists, [path, *path.split(os.pathsep)])):
+        raise SignInError(f"{variable} cannot be used: no such file", f"correct {variable}")
     return f"{variable}={path}" if path else "the system's"
 
 
@@ -1065,17 +1119,18 @@ def ask_feed(feed: Feed, password: Token, deadline: float) -> str:
     response = http(index, {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}, deadline)
     if response.status == 200:
         return "200, the feed accepts the credential"
-    remedy = FEED_REMEDIES.get(response.status, "check the organization and the feed in the URL")
+    remedy = FEED_REMEDIES.get(response.status, "try again later")
     raise SignInError(complaint(response, password.value, basic), remedy)
 
 
-def advice(steps: Collection[Step]) -> str:
+def advice(steps: Collection[Step], accepted: bool) -> str:
     """Return the one line that says what to do."""
-    works = any(step.password for step in steps)
-    failed = [step for step in steps if step.error and not (works and step.name in PROVIDERS)]
+    failed = [step for step in steps if step.error and not (accepted and step.provider)]
     remedies = [step.error.remedy for step in failed if step.error and step.error.remedy]
     if not failed:
         return "Nothing to do: keyring's clients can use this feed."
+    if not remedies and any(step.password for step in steps):
+        return f"To do: let keyring use a provider that works, see {PROVIDER_VARIABLE}"
     return f"To do: {remedies[0]}" if remedies else login_advice(steps)
 
 
@@ -1098,7 +1153,7 @@ def main() -> int:
     if options.json:
         print_json(steps, accepted)
     else:
-        print(advice(steps))
+        print(advice(steps, accepted))
     return 0 if accepted else 1
 
 
@@ -1111,6 +1166,7 @@ def mark(step: Step) -> str:
 
 
 def print_json(steps: Collection[Step], accepted: bool) -> None:
+    """Print the steps as one JSON object, for a bug report."""
     import json
     import platform
 
@@ -1121,7 +1177,12 @@ def print_json(steps: Collection[Step], accepted: bool) -> None:
     ]
     print(
         json.dumps(
-            {"versions": versions, "steps": rows, "accepted": accepted, "advice": advice(steps)}
+            {
+                "versions": versions,
+                "steps": rows,
+                "accepted": accepted,
+                "advice": advice(steps, accepted),
+            }
         )
     )
 

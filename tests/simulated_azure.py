@@ -73,6 +73,7 @@ class Azure:
         self.handshakes = 0
         self.uploads: list[bytes] = []
         self.public_feeds: set[str] = set()
+        self.certificate_host = ""  # if not the host that is asked for
         self.lifetime = 3600.0  # seconds, of session tokens
         self.challenge: dict[str, str | list[str]] = {}  # overrides headers of the feed's 401
         self.identity: str | None = None  # the bearer of the managed identity
@@ -236,7 +237,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(502)
         self.send_response(200)
         self.end_headers()
-        self.connection = tls(self.host).wrap_socket(self.connection, server_side=True)
+        self.connection = tls(self.azure.certificate_host or self.host).wrap_socket(
+            self.connection, server_side=True
+        )
         self.azure.handshakes += 1
         self.close_connection = False
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)

@@ -152,14 +152,17 @@ def test_organizations_never_share(azure: Azure, python: Python) -> None:
     assert organizations == ["contoso", "fabrikam"]
 
 
-@pytest.mark.parametrize(("lifetime", "sign_ins"), [(3600, 1), (301, 2), (200, 2), (-5, 2)])
+@pytest.mark.parametrize(
+    ("lifetime", "later", "sign_ins"),
+    [(3600, 3290, 1), (3600, 3310, 2), (200, 90, 1), (200, 110, 2), (-5, 0, 2)],
+)
 def test_a_token_is_kept_until_shortly_before_its_own_expiry(
-    azure: Azure, python: Python, lifetime: float, sign_ins: int
+    azure: Azure, python: Python, lifetime: float, later: float, sign_ins: int
 ) -> None:
     azure.az_signed_in()
     azure.lifetime = lifetime
-    later = "real = time.time; time.time = lambda: real() + 5; "
-    outcome = python(f"import time; show(ask({INDEX_URL!r})); {later}show(ask({INDEX_URL!r}))")
+    pass_time = f"real = time.time; time.time = lambda: real() + {later}; "
+    outcome = python(f"import time; show(ask({INDEX_URL!r})); {pass_time}show(ask({INDEX_URL!r}))")
     assert all(outcome.values)
     assert len(azure.az_runs) == sign_ins
 
@@ -170,13 +173,35 @@ def test_a_failure_is_remembered_for_a_short_while(azure: Azure, python: Python)
         f"""
 for service in [{INDEX_URL!r}, {OTHER_FEED!r}, {INDEX_URL!r}]:
     show(ask(service))
-module.memories = {{key: (*outcome[:2], 0.0) for key, outcome in module.memories.items()}}
+module.FAILURE_MEMORY = 0.0
 show(ask({INDEX_URL!r}))
 """
     )
     assert outcome.values == [None] * 4
     assert outcome.stderr.count("no credentials for") == len(azure.az_runs) == 2
     assert 10 <= module.FAILURE_MEMORY <= 300
+
+
+def test_a_failure_of_the_network_is_remembered_for_the_organization(
+    azure: Azure, python: Python
+) -> None:
+    feeds = [INDEX_URL.replace("private", f"feed-{number}") for number in range(5)]
+    azure.faults[FEED] = [lambda handler: None] * 15
+    outcome = python(f"module.RETRY_PAUSE = 0.01; show([ask(feed) for feed in {feeds!r}])")
+    assert outcome.value == [None] * 5
+    assert len(azure.asked(FEED)) == 3
+    assert outcome.stderr.count("no credentials for") == 1
+
+
+def test_a_sign_in_that_does_not_end_is_not_waited_for(azure: Azure, python: Python) -> None:
+    hold = (
+        f"module.locks[module.parse_feed({INDEX_URL!r}).account] = lock = module.threading.Lock()"
+    )
+    outcome = python(
+        f"{hold}; lock.acquire(); module.SIGN_IN_LIMIT = 0.1; show(ask({INDEX_URL!r}))"
+    )
+    assert outcome.value is None
+    assert "another thread's sign-in does not end" in outcome.stderr
 
 
 def test_a_feed_that_fails_says_nothing_of_the_others(azure: Azure, python: Python) -> None:
@@ -270,6 +295,42 @@ show(ask({INDEX_URL!r}))
     assert outcome.value is None
     assert "please report this: LookupError at " in outcome.stderr
     assert "a secret" not in outcome.stderr
+
+
+def test_a_log_that_fails_is_no_reason_to_fail(azure: Azure, python: Python) -> None:
+    fail = """
+import logging
+class Broken(logging.Handler):
+    def emit(self, record):
+        raise RuntimeError("full")
+module.log.addHandler(Broken())
+module.log.setLevel(logging.DEBUG)
+"""
+    assert python(f"{fail}show(ask({INDEX_URL!r}))").value is None
+    azure.az_signed_in()
+    assert python(f"{fail}show(ask({INDEX_URL!r}))").value
+
+
+def test_log_records_hold_no_token(azure: Azure, python: Python) -> None:
+    token = azure.az_signed_in()
+    keep = """
+import logging, sys
+class Exporter(logging.Handler):
+    def emit(self, record):
+        print(json.dumps([record.msg, record.args]), file=sys.stderr)
+module.log.addHandler(Exporter())
+module.log.setLevel(logging.DEBUG)
+"""
+    outcome = python(f"{keep}show(ask({INDEX_URL!r}))")
+    assert "session token: scope vso.packaging" in outcome.stderr
+    assert token not in outcome.stderr
+    assert outcome.value[1] not in outcome.stderr
+
+
+def test_az_login_is_no_advice_where_az_is_not_asked(azure: Azure, ask: Ask) -> None:
+    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_PROVIDER="managed_identity")
+    assert "managed_identity: the metadata service answered 400" in outcome.stderr
+    assert "az login" not in outcome.stderr
 
 
 # --- Vendored copies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pty
@@ -115,7 +116,7 @@ def test_a_public_feed_is_accepted_without_credential(azure: Azure) -> None:
     azure.public_feeds = {"private"}
     run = diagnose(azure, INDEX_URL)
     assert run.status == 0
-    assert "the feed is public and needs no credentials" in run.stdout
+    assert "a public feed needs no credentials" in run.stdout
 
 
 def test_nothing_works_without_a_sign_in(azure: Azure) -> None:
@@ -131,6 +132,48 @@ def test_a_forced_provider_that_fails_is_not_helped_by_the_others(azure: Azure) 
     assert run.status == 1
     assert "+ azure_cli, session token" in run.stdout
     assert "this is what keyring uses" not in run.stdout
+    assert "To do: let keyring use a provider that works" in run.stdout.splitlines()[-1]
+
+
+def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
+    azure.az_signed_in("refused")
+    azure.identity = azure.application_token()
+    run = diagnose(azure, INDEX_URL)
+    assert run.status == 0
+    assert "- azure_cli, session token: Azure DevOps refused the token" in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("Nothing to do")
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 500])
+def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int) -> None:
+    azure.az_signed_in()
+
+    def echo(handler: Handler) -> None:
+        handler.answer(status, {"message": handler.headers["Authorization"]})
+
+    azure.faults[FEED] = [Handler.answer_feed, echo, echo, echo]
+    run = diagnose(azure, INDEX_URL, script=QUICK)
+    assert run.status == 1
+    assert f"- feed's answer: answered {status}: Basic [removed]; " in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("To do: ")
+    assert azure.requests[-1].headers["x-tfs-fedauthredirect"] == "Suppress"
+
+
+def test_certificates_that_do_not_exist_are_told(azure: Azure) -> None:
+    run = diagnose(azure, INDEX_URL, SSL_CERT_FILE="/no/such/file")
+    assert "- certificates: SSL_CERT_FILE cannot be used: no such file" in run.stdout
+
+
+def test_a_vendored_copy_knows_its_name(azure: Azure) -> None:
+    azure.az_signed_in()
+    (azure.home / "vendored.py").write_text(Path(module.__file__).read_text())
+    command = [sys.executable, "-m", "vendored", INDEX_URL]
+    env = azure.environment(
+        PYTHONPATH=str(azure.home), PYTHON_KEYRING_BACKEND="vendored.ArtifactsKeyringBackend"
+    )
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert "asks this backend first" in done.stdout
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["--nonsense"], [INDEX_URL, INDEX_URL]])
@@ -186,10 +229,12 @@ def test_a_log_in_ascii_is_no_obstacle(azure: Azure) -> None:
 
 def test_a_proxy_is_shown_without_its_password(azure: Azure) -> None:
     azure.az_signed_in()
-    proxy = azure.proxy.url.replace("//", "//me:se/cr@et@")
+    proxy = azure.proxy.url.replace("//", "//me:secr@et@")
     run = diagnose(azure, INDEX_URL, HTTPS_PROXY=proxy)
-    assert f"proxy: {azure.proxy.url.partition('//')[2]}" in run.stdout
-    assert "cr@et" not in run.stdout
+    assert run.status == 0
+    assert f"+ proxy: {azure.proxy.url.partition('//')[2]}" in run.stdout
+    assert "secr" not in run.stdout
+    assert "+ proxy: none" in diagnose(azure, "x.pkgs.vsts.me", NO_PROXY="*").stdout
 
 
 @pytest.mark.parametrize(
@@ -230,7 +275,7 @@ class Case(NamedTuple):
 
 def answer(host: str, status: int, content: object = "<html>") -> Case:
     def arrange(azure: Azure) -> None:
-        azure.faults[host] = [lambda handler: handler.answer(status, content)]
+        azure.faults[host] = [lambda handler: handler.answer(status, content)] * 3
         azure.az_signed_in()
 
     return Case(arrange)
@@ -247,7 +292,17 @@ def refused_by_feed(status: int) -> Case:
 
 
 def silence(azure: Azure) -> None:
-    azure.faults[FEED] = [lambda handler: handler.connection.recv(1) and None] * 3
+    def wait(handler: Handler) -> None:
+        handler.connection.recv(1)
+
+    azure.faults[FEED] = [wait] * 3
+
+
+def nonsense(azure: Azure) -> None:
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(b"nonsense\r\n\r\n")
+
+    azure.faults[FEED] = [answer] * 3
 
 
 def challenge(**headers: str) -> Case:
@@ -290,9 +345,10 @@ CASES = {
     "… names an unknown provider: …": environment(ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure"),
     "… cannot be read: …": Case(broken_configuration),
     "…: certificate not trusted: …": Case(another_authority),
-    "…: the proxy's address is malformed": environment(HTTPS_PROXY="http://x:y"),
-    "…: Connection refused": environment(HTTPS_PROXY="http://127.0.0.1:1"),
-    "…: no complete answer in time": Case(silence, script=QUICK + "module.EXCHANGE_LIMIT = 0.3; "),
+    "the proxy is not an http URL": environment(HTTPS_PROXY="http://x:y"),
+    "…: no connection: …": environment(HTTPS_PROXY="http://127.0.0.1:1"),
+    "…: the answer is not HTTP or breaks off": Case(nonsense),
+    "…: no complete answer in time": Case(silence, script=QUICK + "module.ATTEMPT_LIMIT = 0.3; "),
     "the feed answered …, without a challenge to sign in": answer(FEED, 404),
     "… has no Entra tenant …": challenge(WWW_Authenticate="Bearer", X_VSS_ResourceTenant=""),
     "the feed names no token service …": challenge(X_VSS_AuthorizationEndpoint=""),
@@ -314,9 +370,11 @@ CASES = {
         AUTHORITY, 401, {"message": "TF401444: sign in"}
     ),
     "Azure DevOps answered …, to a sign-in page": answer(AUTHORITY, 302),
+    "Azure DevOps has trouble: …": answer(AUTHORITY, 503),
     "Azure DevOps refused the token: …": answer(AUTHORITY, 401, {"message": "TF400813"}),
     "answered 401…": refused_by_feed(401),
     "answered 403…": refused_by_feed(403),
+    "answered …": refused_by_feed(404),
 }
 LOGGED_ALONE = {"another thread's sign-in does not end", "please report this: …"}
 
@@ -339,6 +397,38 @@ def test_each_message_is_in_the_table(azure: Azure, row: str, case: Case) -> Non
     assert [line for line in failures if matches(row, line)], run.stdout + run.stderr
     assert all(any(matches(row, line) for row in table()) for line in failures), failures
     assert "Traceback" not in run.stderr
+
+
+def sample(part: ast.expr) -> str:
+    """Return a part of a text; what it tells of an answer begins in a known way."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    return "answered 5" if "complaint(" in ast.unparse(part) else "x"
+
+
+def reasons_in_the_code() -> set[str]:
+    """Return a sample of each reason that the module gives in words of its own."""
+    samples = set()
+    for function in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                is_error = isinstance(node, ast.Call) and ast.unparse(node.func) == "SignInError"
+                is_reason = (
+                    isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason"
+                )
+                text = node.args[0] if is_error else node.value if is_reason else None  # type: ignore[attr-defined]
+                if isinstance(text, ast.Constant):
+                    samples.add(str(text.value))
+                if isinstance(text, ast.JoinedStr):
+                    samples.add("".join(map(sample, text.values)))
+    return samples
+
+
+def test_the_table_has_every_reason_in_the_code() -> None:
+    samples = reasons_in_the_code()
+    assert len(samples) > 20
+    missing = [s for s in samples if not any(matches(row, f"- step: {s}") for row in table())]
+    assert missing == []
 
 
 def test_the_table_has_no_message_that_does_not_exist() -> None:

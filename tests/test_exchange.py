@@ -137,6 +137,13 @@ def test_a_refusal_is_told_in_the_words_of_azure_but_without_the_token(
     assert len(azure.asked(AUTHORITY)) == 1
 
 
+def test_trouble_of_azure_devops_is_not_blamed_on_the_account(azure: Azure, python: Python) -> None:
+    azure.az_signed_in()
+    azure.faults[AUTHORITY] = [lambda handler: handler.answer(503, {"message": "busy"})] * 3
+    outcome = python(f"module.RETRY_PAUSE = 0.01; show(ask({INDEX_URL!r}))")
+    assert "Azure DevOps has trouble: answered 503: busy; try again later" in outcome.stderr
+
+
 BAD_ANSWERS: list[object] = [
     b"",
     "<html>sign in</html>",
@@ -175,6 +182,8 @@ def test_an_answer_of_another_shape_is_a_clear_failure(
         ("2026-01-01T01:00:00", 0.0),
         ("2026-01-01T01:00:00+02:00", 0.0),
         ("2026-13-01T01:00:00Z", 0.0),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("9999-12-31T23:59:59.9999999Z", 9999999999.0),
         ("----------------:::Z", 0.0),
         ("", 0.0),
         (None, 0.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from simulated_azure import AUTHORITY, FEED, IMDS, INDEX_URL, Answer, Azure, Han
 
 HOSTS = [FEED, AUTHORITY, IMDS]
 QUICK = "module.RETRY_PAUSE = 0.01; "
-NOT_A_SECOND = "module.EXCHANGE_LIMIT = 0.3; module.HTTP_LIMIT = 0.6; "
+NOT_A_SECOND = "module.ATTEMPT_LIMIT = 0.3; module.HTTP_LIMIT = 0.6; "
 ASK = f"show(ask({INDEX_URL!r}))"
 BACKEND = "artifacts_keyring_nofuss.ArtifactsKeyringBackend"
 
@@ -35,6 +36,21 @@ def case(azure: Azure, host: str) -> None:
         azure.identity = azure.application_token()
     else:
         azure.az_signed_in()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """A port that swallows connections, as the metadata address does off Azure."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for filler in fillers:
+            filler.close()
 
 
 # --- What passes
@@ -110,7 +126,7 @@ def test_there_are_three_attempts_with_growing_pauses(
 def test_a_timeout_passes(azure: Azure, python: Python) -> None:
     azure.az_signed_in()
     azure.faults[FEED] = [hang]
-    assert python(QUICK + "module.EXCHANGE_LIMIT = 0.5; " + ASK).value
+    assert python(QUICK + "module.ATTEMPT_LIMIT = 0.5; " + ASK).value
 
 
 def test_a_refused_connection_passes(azure: Azure, python: Python) -> None:
@@ -213,6 +229,9 @@ ENDLESS = {
     "a chunked body": forever(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", 0.05
     ),
+    "trailers": forever(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 0.05
+    ),
     "a body of known size": forever(
         b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{", b" ", 0.05
     ),
@@ -234,9 +253,9 @@ def test_an_answer_that_does_not_end_in_time_is_cut_off(
 
     case(azure, host)
     azure.faults[host] = [watched] * 9
-    count_threads = "import threading; show(threading.active_count())"
+    count = "import threading; show(threading.active_count())"
     script = f"import time; start = time.monotonic(); {ASK}; show(time.monotonic() - start); "
-    outcome = python(QUICK + NOT_A_SECOND + script + "time.sleep(0.5); " + count_threads)
+    outcome = python(QUICK + NOT_A_SECOND + script + "time.sleep(0.3); " + count)
     password, seconds, threads = outcome.values
     assert password is None
     assert "no complete answer in time" in outcome.stderr
@@ -274,6 +293,37 @@ def test_a_name_server_that_never_answers_is_not_waited_for(azure: Azure, python
     assert time.monotonic() - started < 5
 
 
+def test_a_name_server_may_fail_twice(azure: Azure, python: Python) -> None:
+    azure.az_signed_in()
+    fail_twice = """
+import socket
+real, failures = socket.getaddrinfo, [1, 2]
+def look_up(host, *arguments, **options):
+    if host == "127.0.0.1" and failures:
+        raise socket.gaierror(failures.pop(), "temporary failure")
+    return real(host, *arguments, **options)
+socket.getaddrinfo = look_up
+"""
+    outcome = python(fail_twice + QUICK + ASK)
+    assert outcome.value
+    assert outcome.stderr == ""
+
+
+def test_an_address_that_swallows_packets_is_not_the_last_one_tried(
+    azure: Azure, python: Python, black_hole: str
+) -> None:
+    """A host with two addresses, of which the first is dead, as with a broken IPv6."""
+    azure.az_signed_in()
+    two = f"""
+import socket
+real = socket.getaddrinfo
+dead = real("127.0.0.1", {black_hole.rpartition(":")[2]}, 0, socket.SOCK_STREAM)
+socket.getaddrinfo = lambda *a, **k: dead + real(*a, **k)
+module.CONNECT_LIMIT = 0.2
+"""
+    assert python(two + ASK).value
+
+
 def test_a_proxy_that_never_answers_is_not_waited_for(azure: Azure, python: Python) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -289,27 +339,12 @@ def test_the_whole_sign_in_has_a_limit(azure: Azure, python: Python) -> None:
     azure.faults = {host: [hang] * 9 for host in HOSTS}
     azure.faults[FEED] = [hang]
     outcome = python(
-        "module.SIGN_IN_LIMIT = 1.5; module.EXCHANGE_LIMIT = 0.5; import time; "
+        "module.SIGN_IN_LIMIT = 1.5; module.ATTEMPT_LIMIT = 0.5; import time; "
         f"start = time.monotonic(); {ASK}; show(time.monotonic() - start)"
     )
     assert outcome.values[0] is None
     assert outcome.values[1] < 3
     assert module.SIGN_IN_LIMIT + 2 < 90
-
-
-@pytest.fixture
-def black_hole() -> Iterator[str]:
-    """A port that swallows connections, as the metadata address does off Azure."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(server.getsockname())
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        for filler in fillers:
-            filler.close()
 
 
 def test_off_azure_and_without_az_the_answer_comes_within_four_seconds(
@@ -382,6 +417,14 @@ def test_an_az_that_hangs_is_stopped_with_all_it_started(azure: Azure, python: P
     assert outcome.value == ["VssSessionToken", azure.identity]
     assert "az gave no token within 0 s and was stopped" in outcome.stderr
     assert gone(wait_for(azure.folder / "child"))
+
+
+def test_no_zombie_is_left_of_an_az_that_hangs(azure: Azure, python: Python) -> None:
+    azure.az("sleep 60")
+    children = (
+        "import os\ntry: os.waitpid(-1, os.WNOHANG); show('left')\nexcept ChildProcessError: pass"
+    )
+    assert python(f"module.AZ_LIMIT = 0.2; {ASK}\n{children}").values == [None]
 
 
 def test_an_az_that_leaves_a_process_behind_has_still_answered(
@@ -486,13 +529,19 @@ def test_the_trusted_certificates_can_be_set(
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")],
+    [
+        ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+        ("SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+        ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    ],
 )
 def test_the_certificates_of_the_first_variable_count(
     azure: Azure, ask: Ask, first: str, second: str
 ) -> None:
     azure.az_signed_in()
     ours, others = str(azure.ca_file), stranger(azure)
+    if first == "SSL_CERT_DIR":
+        ours = hashed_folder(azure)
     assert ask(INDEX_URL, **{"SSL_CERT_FILE": "", first: ours, second: others}).value
     assert not ask(INDEX_URL, **{"SSL_CERT_FILE": "", first: others, second: ours}).value
 
@@ -507,6 +556,23 @@ def test_a_certificate_that_fails_is_not_retried_and_the_remedy_told(
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         assert variable in outcome.stderr
     assert (len(azure.connects), azure.requests, azure.az_runs) == (1, [], [])
+
+
+def test_a_certificate_of_another_host_is_not_trusted(azure: Azure, ask: Ask) -> None:
+    azure.az_signed_in()
+    azure.certificate_host = "vssps.dev.azure.com"
+    outcome = ask(INDEX_URL)
+    assert outcome.value is None
+    assert "pkgs.dev.azure.com: certificate not trusted: Hostname mismatch" in outcome.stderr
+    assert (azure.requests, azure.az_runs) == ([], [])
+
+
+def test_old_tls_is_not_spoken_and_keys_are_not_logged(azure: Azure, ask: Ask) -> None:
+    assert module.tls_context("", "").minimum_version == ssl.TLSVersion.TLSv1_2
+    azure.az_signed_in()
+    log = azure.folder / "keys"
+    assert ask(INDEX_URL, SSLKEYLOGFILE=str(log)).value
+    assert not log.exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense"])
@@ -549,19 +615,31 @@ def test_the_password_of_a_proxy_is_used_but_not_shown(
     assert "secret" not in outcome.stderr
 
 
-@pytest.mark.parametrize("proxy", ["http://me:secret", "http://me:secret@x:y", "//", "http://"])
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://me:secret", "http://me:se/cr@x:1", "http://x:y", "//", "https://me:secret@x:1"],
+)
 def test_a_malformed_proxy_is_told_without_its_password(
     azure: Azure, python: Python, proxy: str
 ) -> None:
     outcome = python(QUICK + ASK, HTTPS_PROXY=proxy, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
     assert outcome.value is None
-    assert "check the network and HTTPS_PROXY" in outcome.stderr
+    assert "the proxy is not an http URL; correct HTTPS_PROXY" in outcome.stderr
     assert "secret" not in outcome.stderr
 
 
-@pytest.mark.parametrize(("code", "attempts"), [(407, 1), (403, 1), (502, 3), (503, 3)])
+@pytest.mark.parametrize(
+    ("answer", "words", "attempts"),
+    [
+        ("407 No", "Tunnel connection failed: 407", 1),
+        ("403 No", "Tunnel connection failed: 403", 1),
+        ("502 No", "Tunnel connection failed: 502", 3),
+        ("503 No", "Tunnel connection failed: 503", 3),
+        ("200 OK", "", 3),  # and then hangs up, in the middle of the TLS handshake
+    ],
+)
 def test_a_proxy_that_refuses_is_told(
-    azure: Azure, python: Python, code: int, attempts: int
+    azure: Azure, python: Python, answer: str, words: str, attempts: int
 ) -> None:
     with socket.socket() as proxy:
         proxy.bind(("127.0.0.1", 0))
@@ -572,13 +650,13 @@ def test_a_proxy_that_refuses_is_told(
             while True:
                 connection, _ = proxy.accept()
                 asked.append(connection.recv(4096))
-                connection.sendall(f"HTTP/1.1 {code} No\r\n\r\n".encode())
+                connection.sendall(f"HTTP/1.1 {answer}\r\n\r\n".encode())
                 connection.close()
 
         threading.Thread(target=refuse, daemon=True).start()
         url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         outcome = python(QUICK + ASK, HTTPS_PROXY=url)
-    assert f"Tunnel connection failed: {code}" in outcome.stderr
+    assert f"pkgs.dev.azure.com: no connection: {words}" in outcome.stderr
     assert len(asked) == attempts
 
 
@@ -587,6 +665,8 @@ def test_text_from_outside_is_made_harmless() -> None:
     assert module.clean(f"a\r\n\x1b[1mb\u2028c {token} d") == "a [1mb c [removed] d"
     assert module.clean("x" * 39) == "x" * 39
     assert module.clean("x" * 40) == "[removed]"
+    assert module.clean("0.AXkAvH.x-y_z." + "AgAB" * 5) == "[removed]"
+    assert module.clean("aBc8Q~" + "x" * 34) == "[removed]"
     assert (
         module.clean("p@ss at https://me:p@ss@host/p@th", "p@ss")
         == "[removed] at https://host/p@th"

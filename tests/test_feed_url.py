@@ -140,6 +140,7 @@ def test_other_services_are_refused_without_network(azure: Azure, python: Any) -
         ("_packaging/feed/pypi/upload/more/", READ),
         ("_packaging/feed/pypi/simple/?to=/pypi/upload/", READ),
         ("pypi/upload/", READ),
+        ("_packaging/a/pypi/simple/_packaging/b/pypi/upload/", READ),
         ("_packaging/feed/npm/upload/", READ),
     ],
 )

@@ -42,6 +42,18 @@ def test_a_user_assigned_identity_is_named_by_its_client_id(azure: Azure, ask: A
     assert azure.asked(IMDS) == [f"GET {IMDS_PATH}&client_id=a-b%26c"]
 
 
+def test_an_undecodable_client_id_is_no_obstacle(azure: Azure, ask: Ask) -> None:
+    azure.identity = azure.application_token()
+    assert ask(INDEX_URL, AZURE_CLIENT_ID="\udcff").value
+    assert azure.asked(IMDS) == [f"GET {IMDS_PATH}&client_id=%FF"]
+
+
+def test_an_empty_address_of_imds_is_the_usual_one(azure: Azure, python: Python) -> None:
+    azure.identity = azure.application_token()
+    here = f"module.IMDS = {azure.metadata.url!r}; "
+    assert python(f"{here}show(ask({INDEX_URL!r}))", AZURE_POD_IDENTITY_AUTHORITY_HOST="").value
+
+
 def test_app_service_has_an_endpoint_of_its_own(azure: Azure, ask: Ask) -> None:
     azure.identity = azure.application_token()
     endpoint = azure.metadata.url + "/msi/token"
@@ -64,6 +76,8 @@ def test_half_of_app_service_is_imds(azure: Azure, ask: Ask, variable: str) -> N
         {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://me:secret@imds"},
         {"IDENTITY_ENDPOINT": "https://evil.example/\n", "IDENTITY_HEADER": "secret"},
         {"IDENTITY_ENDPOINT": "http://127.0.0.1:x/", "IDENTITY_HEADER": "secret"},
+        {"IDENTITY_ENDPOINT": "http://127.0.0.1:1/a#b", "IDENTITY_HEADER": "secret"},
+        {"IDENTITY_ENDPOINT": "http://127.0.0.1:1/a?b", "IDENTITY_HEADER": "secret"},
         {"IDENTITY_ENDPOINT": "http://127.0.0.1:1/", "IDENTITY_HEADER": "secret\r\nX: y"},
     ],
 )
@@ -119,13 +133,13 @@ def test_the_environment_counts_more_than_the_configuration(azure: Azure, ask: A
 @pytest.mark.parametrize("by", ["environment", "keyringrc.cfg"])
 def test_a_mistyped_provider_is_told_before_any_network(azure: Azure, ask: Ask, by: str) -> None:
     azure.az_signed_in()
-    variables = {"ARTIFACTS_KEYRING_NOFUSS_PROVIDER": "azure-cli"}
+    variables = {"ARTIFACTS_KEYRING_NOFUSS_PROVIDER": "azure%cli"}
     if by == "keyringrc.cfg":
         variables = {}
-        configure(azure, "[artifacts_keyring_nofuss]\nprovider = azure-cli\n")
+        configure(azure, "[artifacts_keyring_nofuss]\nprovider = azure%cli\n")
     outcome = ask(INDEX_URL, **variables)
     assert outcome.value is None
-    assert "names an unknown provider: azure-cli" in outcome.stderr
+    assert "names an unknown provider: azure%cli" in outcome.stderr
     assert "use one of: azure_cli, managed_identity" in outcome.stderr
     assert (azure.connects, azure.requests, azure.az_runs) == ([], [], [])
 
@@ -136,6 +150,17 @@ def test_a_configuration_in_the_working_directory_is_not_read(
     azure.az_signed_in()
     (tmp_path / "keyringrc.cfg").write_text("[artifacts_keyring_nofuss]\nprovider = nonsense\n")
     assert python(f"import os; os.chdir({str(tmp_path)!r}); show(ask({INDEX_URL!r}))").value
+
+
+def test_a_relative_configuration_folder_is_not_read(
+    azure: Azure, python: Python, tmp_path: Path
+) -> None:
+    azure.az_signed_in()
+    (tmp_path / "python_keyring").mkdir()
+    path = tmp_path / "python_keyring" / "keyringrc.cfg"
+    path.write_text("[artifacts_keyring_nofuss]\nprovider = nonsense\n")
+    script = f"import os; os.chdir({str(tmp_path)!r}); show(ask({INDEX_URL!r}))"
+    assert python(script, XDG_CONFIG_HOME=".").value
 
 
 @pytest.mark.parametrize("content", [b"nonsense", b"[a]\n[a]\n", b"\xff\xfe", b"[x\ny=%("])
@@ -305,7 +330,7 @@ def test_the_secret_of_app_service_is_never_shown(azure: Azure, ask: Ask) -> Non
     assert "secret-header" not in outcome.stderr
 
 
-@pytest.mark.parametrize("expires", [None, "soon", -1, 1e99, "NaN", [], True])
+@pytest.mark.parametrize("expires", [None, "soon", -1, 1e99, "NaN", [], True, "9" * 11])
 def test_an_application_token_of_unknown_expiry_is_not_kept(
     azure: Azure, python: Python, expires: object
 ) -> None:
@@ -314,6 +339,12 @@ def test_an_application_token_of_unknown_expiry_is_not_kept(
     azure.az(f"cat {azure.folder}/az.json")
     assert python(f"show([ask({INDEX_URL!r}) == ask({INDEX_URL!r})])").value == [True]
     assert len(azure.az_runs) == 2
+
+
+def test_an_application_token_is_kept_as_long_as_az_says(azure: Azure, python: Python) -> None:
+    token = azure.az_signed_in(azure.entra_token(idtyp="app", exp=None))
+    assert python(f"show([ask({INDEX_URL!r}), ask({INDEX_URL!r})])").value[1][1] == token
+    assert len(azure.az_runs) == 1
 
 
 def test_an_old_az_tells_no_epoch_and_the_token_itself_does(azure: Azure, python: Python) -> None:
