@@ -27,7 +27,8 @@ HOSTS = [FEED, AUTHORITY, IMDS]
 QUICK = "module.RETRY_PAUSE = 0.01; "
 NOT_A_SECOND = "module.ATTEMPT_LIMIT = 0.3; module.HTTP_LIMIT = 0.6; "
 ASK = f"show(ask({INDEX_URL!r}))"
-BACKEND = "artifacts_keyring_nofuss.ArtifactsKeyringBackend"
+# Even where the tests run in the background, which makes a shell ignore interrupts.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def case(azure: Azure, host: str) -> None:
@@ -453,7 +454,7 @@ def test_an_az_that_never_stops_talking_is_not_listened_to(azure: Azure, python:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_an_interrupt_stops_az_and_goes_through(azure: Azure) -> None:
     azure.az(STUBBORN.format(folder=azure.folder))
-    command = [sys.executable, "-c", PRELUDE + ASK]
+    command = [sys.executable, "-c", PRELUDE + INTERRUPTIBLE + ASK]
     process = subprocess.Popen(command, env=azure.environment(), stderr=subprocess.PIPE)
     child = wait_for(azure.folder / "child")
     process.send_signal(signal.SIGINT)
@@ -471,7 +472,7 @@ def test_an_interrupt_goes_through_a_request(azure: Azure) -> None:
         hang(handler)
 
     azure.faults[FEED] = [hang_on]
-    command = [sys.executable, "-c", PRELUDE + ASK]
+    command = [sys.executable, "-c", PRELUDE + INTERRUPTIBLE + ASK]
     process = subprocess.Popen(command, env=azure.environment(), stderr=subprocess.PIPE)
     assert asked.wait(10)
     process.send_signal(signal.SIGINT)
