@@ -379,7 +379,9 @@ def test_a_managed_identity_may_take_longer_than_the_connection(
 STUBBORN = """
 trap '' TERM HUP INT
 (trap '' TERM HUP INT; while :; do sleep 0.2; done) &
-echo $! > {folder}/child
+child=$!
+sleep 0.3  # until whoever started this has noticed
+echo $child > {folder}/child
 while :; do sleep 0.2; done
 """
 
@@ -413,10 +415,10 @@ def test_an_az_that_hangs_is_stopped_with_all_it_started(azure: Azure, python: P
     azure.az(STUBBORN.format(folder=azure.folder))
     azure.identity = azure.application_token()
     started = time.monotonic()
-    outcome = python("module.AZ_LIMIT = 0.5; " + ASK, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
+    outcome = python("module.AZ_LIMIT = 1; " + ASK, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
     assert time.monotonic() - started < 5
     assert outcome.value == ["VssSessionToken", azure.identity]
-    assert "az gave no token within 0 s and was stopped" in outcome.stderr
+    assert "az gave no token within 1 s and was stopped" in outcome.stderr
     assert gone(wait_for(azure.folder / "child"))
 
 
