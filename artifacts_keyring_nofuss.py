@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import itertools
 import logging
 import os
 import re
@@ -194,20 +193,22 @@ def http(
 
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
     deadline = min(deadline, time.monotonic() + HTTP_LIMIT)
-    for number in itertools.count(1):
-        pause = RETRY_PAUSE * 2 ** (number - 1) * uniform(0.75, 1.25)
-        last = number == ATTEMPTS
+    attempts = 0
+    while True:
+        attempts += 1
+        pause = RETRY_PAUSE * 2 ** (attempts - 1) * uniform(0.75, 1.25)
+        if attempts == ATTEMPTS:
+            pause = float("inf")
         try:
             limit = min(ATTEMPT_LIMIT, deadline - time.monotonic())
             response = attempt(Request(url, body, headers), max(limit, 0.1))
             pause = max(pause, retry_after(response.headers))
-            if response.status not in retried or last or time.monotonic() + pause >= deadline:
+            if response.status not in retried or time.monotonic() + pause >= deadline:
                 return response
         except SignInError as error:
-            if not error.passing or last or time.monotonic() + pause >= deadline:
+            if not error.passing or time.monotonic() + pause >= deadline:
                 raise
         time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def retry_after(headers: Message) -> float:
@@ -248,7 +249,7 @@ def attempt(request: Request, limit: float) -> Response:
     finally:
         hang_up(sockets)
     if isinstance(answer, Exception):
-        raise explain(answer, host, https) from answer
+        raise explain(answer, host, https)
     return answer
 
 
@@ -816,7 +817,8 @@ def session_token(feed: Feed, authority: str, bearer: Token, deadline: float) ->
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
     expires = iso_time(document.get("validTo")) or unix_time(read_claims(value).get("exp"))
-    return Token(value, f"scope {clean(str(document.get('scope')))}", expires)
+    scope = clean(str(document.get("scope")), bearer.value, value)
+    return Token(value, f"scope {scope}", expires)
 
 
 def refusal(feed: Feed, response: Response, bearer: Token) -> SignInError:
@@ -927,6 +929,13 @@ class Memory(NamedTuple):
         return self.made >= asked or (not self.password and asked - self.made < FAILURE_MEMORY)
 
 
+def remember(password: Token | None) -> Memory:
+    """Return the memory of a sign-in that ends now: a token is renewed before it expires."""
+    lifetime = password.expires - time.time() if password else 0.0
+    renewal = time.time() + max(lifetime - EXPIRY_MARGIN, lifetime / 2)
+    return Memory(password, time.monotonic(), renewal)
+
+
 memories: dict[object, Memory] = {}  # by the feed's account; by its URL if it concerns no other
 locks: dict[object, threading.Lock] = {}  # by the feed's account
 
@@ -990,15 +999,12 @@ class ArtifactsKeyringBackend(KeyringBackend):
             steps.append(step)
             if step.password:
                 break
-        password, now = step.password, time.time()
-        lifetime = password.expires - now if password else 0.0
-        renewal = now + max(lifetime - EXPIRY_MARGIN, lifetime / 2)
-        feed_only = step.error.feed_only if step.error else not password
-        key = feed.url if feed_only else feed.account
-        memories[key] = Memory(password, time.monotonic(), renewal)
-        if not password and any(step.error for step in steps):
+        is_public = not step.password and not step.error
+        feed_only = is_public or (step.error is not None and step.error.feed_only)
+        memories[feed.url if feed_only else feed.account] = remember(step.password)
+        if step.error:
             tell(logging.WARNING, failure(feed, steps))
-        return password
+        return step.password
 
 
 def tell(level: int, text: str) -> None:
@@ -1061,10 +1067,9 @@ def served_feed(url: str) -> Feed:
     """Return the feed that a URL means. Raises SignInError if it is not one that is served."""
     feed = parse_feed(url)
     if not feed:
-        remedy = (
-            f"give a URL like https://{FEED_DOMAINS[0]}/ORGANIZATION/_packaging/FEED/pypi/simple/"
-        )
-        raise SignInError("this is not the URL of an Azure Artifacts feed", remedy)
+        example = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+        reason = "this is not the URL of an Azure Artifacts feed"
+        raise SignInError(reason, f"give a URL like {example}")
     return feed
 
 
@@ -1083,17 +1088,14 @@ def keyring_order() -> str:
         remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
         raise SignInError(reason, remedy) from error
     this = f"{__spec__.name if __spec__ else __name__}.{ArtifactsKeyringBackend.__name__}"
-    names = [
-        f"{kind.__module__}.{kind.__name__}" for kind in chain if kind.__module__ != "__main__"
-    ]
+    names = [f"{kind.__module__}.{kind.__name__}" for kind in chain]
+    names = [name for name in names if not name.startswith("__main__.")]  # it is this very run
     if this not in names:
         reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
         remedy = "install this package beside keyring and unset PYTHON_KEYRING_BACKEND"
         raise SignInError(reason, remedy)
-    before = names[: names.index(this)]
-    return (
-        f"keyring {release} asks this backend {'after ' + ', '.join(before) if before else 'first'}"
-    )
+    before = ", ".join(names[: names.index(this)])
+    return f"keyring {release} asks this backend " + (f"after {before}" if before else "first")
 
 
 def shown_proxy(host: str) -> str:
@@ -1175,16 +1177,8 @@ def print_json(steps: Collection[Step], accepted: bool) -> None:
         {"name": step.name, "ok": not step.error, "text": str(step), "seconds": step.seconds}
         for step in steps
     ]
-    print(
-        json.dumps(
-            {
-                "versions": versions,
-                "steps": rows,
-                "accepted": accepted,
-                "advice": advice(steps, accepted),
-            }
-        )
-    )
+    verdict = {"accepted": accepted, "advice": advice(steps, accepted)}
+    print(json.dumps({"versions": versions, "steps": rows, **verdict}))
 
 
 if __name__ == "__main__":

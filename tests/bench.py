@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import ssl
 import subprocess
 import sys
@@ -316,6 +317,16 @@ def spent(runs: list[Run]) -> str:
     return " or ".join(", ".join(map(str, cost)) for cost in sorted({r.costs for r in runs})) or "-"
 
 
+def instructions(azure: Azure, python: Path) -> int:
+    """Count the instructions of the first job, which are the same however busy the machine is."""
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", str(python)]
+    environment = azure.environment(PATH=os.environ["PATH"], PYTHONHASHSEED="0")
+    done = subprocess.run(
+        [*command, *JOBS[0].arguments], env=environment, cwd=azure.home, capture_output=True
+    )
+    return int(done.stderr.decode().rpartition("Collected : ")[2].split()[0])
+
+
 def machine() -> str:
     """Return the machine, the system and the Python, in a line."""
     cpus = Path("/proc/cpuinfo")
@@ -338,9 +349,17 @@ def main() -> None:
     with Azure() as azure:
         certificates = furnish(azure)
         runs = measure(azure, contenders, arguments.rounds)
+        counts = [
+            instructions(azure, contenders[name].python)
+            for name in (OWN, BARE)
+            if shutil.which("valgrind")
+        ]
     print(*report(runs, contenders), sep="\n")
     print(f"\nMedians of {arguments.rounds} rounds; {machine()}, keyring {keyring}.")
     print(f"{certificates} trusted certificates; an az that costs next to nothing.")
+    if counts:
+        ratio = counts[0] / counts[1]
+        print(f"Instructions of {JOBS[0].work}: {ratio:.3f} of {BARE} (valgrind).")
     print("What has no figure cannot be done: the official plugin, for one, does not ask az.")
 
 
