@@ -34,6 +34,7 @@ def challenge(*values: str) -> Message:
         [f"Bearer authorization_uri={LOGIN}, {BASIC}, TFS-Federated"],
         [f'{BASIC}, TFS-Federated, bearer realm="", authorization_uri="{LOGIN}"'],
         [f"TFS-Federated,Bearer  Authorization_URI = {LOGIN}/"],
+        [f"Basic authorization_uri=https://evil.example/, Bearer authorization_uri={LOGIN}"],
         [f"Bearer authorization_uri=https://login.windows.net/{TENANT}"],
         [f"Bearer authorization_uri=https://login.microsoft.com:443/{TENANT}"],
     ],
@@ -138,6 +139,13 @@ def test_without_an_authorization_uri_the_resource_tenant_counts(
     assert TENANT in azure.az_runs[0]
 
 
+def test_an_authorization_uri_counts_more_than_the_resource_tenant(azure: Azure, ask: Ask) -> None:
+    azure.az_signed_in()
+    azure.challenge = {"X-VSS-ResourceTenant": TENANT.replace("1", "9")}
+    assert ask(INDEX_URL).value
+    assert TENANT in azure.az_runs[0]
+
+
 @pytest.mark.parametrize("tenants", ["", ZERO, f"{ZERO},{ZERO}", "--help"])
 def test_an_organization_without_entra_tenant_is_told_so(
     azure: Azure, ask: Ask, tenants: str
@@ -183,13 +191,14 @@ def test_an_upload_to_a_public_feed_signs_in(azure: Azure, ask: Ask) -> None:
     assert azure.scopes() == ["vso.packaging_write"]
 
 
-def test_an_upload_signs_in_even_without_a_challenge(azure: Azure, ask: Ask) -> None:
+@pytest.mark.parametrize("status", [200, 405])
+def test_an_upload_signs_in_even_without_a_challenge(azure: Azure, ask: Ask, status: int) -> None:
     azure.az_signed_in()
     tenant_and_authority = {
         "X-VSS-ResourceTenant": TENANT,
         "X-VSS-AuthorizationEndpoint": f"https://{AUTHORITY}/contoso/",
     }
-    azure.faults[FEED] = [lambda handler: handler.answer(405, b"", {**tenant_and_authority})]
+    azure.faults[FEED] = [lambda handler: handler.answer(status, b"", {**tenant_and_authority})]
     assert ask(UPLOAD_URL).value
 
 
