@@ -137,6 +137,16 @@ def test_a_refusal_is_told_in_the_words_of_azure_but_without_the_token(
     assert len(azure.asked(AUTHORITY)) == 1
 
 
+def test_a_scope_that_echoes_the_tokens_is_not_shown(azure: Azure, ask: Ask) -> None:
+    azure.bearers["short-secret"] = {}
+    azure.az_signed_in("short-secret")
+    granted = {"token": "short-token", "scope": "read short-secret short-token"}
+    azure.faults[AUTHORITY] = [lambda handler: handler.answer(200, granted)]
+    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
+    assert outcome.value == ["VssSessionToken", "short-token"]
+    assert "session token: scope read [removed] [removed], expires" in outcome.stderr
+
+
 def test_trouble_of_azure_devops_is_not_blamed_on_the_account(azure: Azure, python: Python) -> None:
     azure.az_signed_in()
     azure.faults[AUTHORITY] = [lambda handler: handler.answer(503, {"message": "busy"})] * 3
