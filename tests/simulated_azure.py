@@ -118,7 +118,8 @@ class Azure:
 
     def entra_token(self, **claims: Any) -> str:
         """Issue a token of Entra: a user's unless the claims say otherwise."""
-        claims = claims or {"upn": "dev@contoso.com", "scp": "user_impersonation"}
+        user = {"appid": "of-az", "oid": "of-dev", "upn": "dev@contoso.com"}
+        claims = claims or {**user, "scp": "user_impersonation"}
         token = jwt(
             {"tid": TENANT, "exp": int(time.time() + 3600), "n": len(self.bearers), **claims}
         )

@@ -39,7 +39,8 @@ def test_a_machine_signs_in_by_its_managed_identity(azure: Azure, ask: Ask) -> N
 def test_a_user_assigned_identity_is_named_by_its_client_id(azure: Azure, ask: Ask) -> None:
     azure.identity = azure.application_token()
     assert ask(INDEX_URL, AZURE_CLIENT_ID="a-b&c").value
-    assert azure.asked(IMDS) == [f"GET {IMDS_PATH}&client_id=a-b%26c"]
+    assert ask(INDEX_URL, AZURE_CLIENT_ID="").value
+    assert azure.asked(IMDS) == [f"GET {IMDS_PATH}&client_id=a-b%26c", f"GET {IMDS_PATH}"]
 
 
 def test_an_undecodable_client_id_is_no_obstacle(azure: Azure, ask: Ask) -> None:
@@ -203,6 +204,7 @@ def configure(azure: Azure, text: str) -> Path:
 
 def test_az_is_run_apart_from_the_caller(azure: Azure, python: Python, tmp_path: Path) -> None:
     """In a folder that is nobody's, in a session of its own, with nothing to read."""
+    typed = "import os; r, w = os.pipe(); os.write(w, b'typed'); os.close(w); os.dup2(r, 0); "
     token = azure.entra_token()
     report = azure.folder / "report"
     azure.az(
@@ -212,15 +214,18 @@ def test_az_is_run_apart_from_the_caller(azure: Azure, python: Python, tmp_path:
     (tmp_path / "az").chmod(0o755)
     path = os.pathsep.join([".", "", "nowhere", str(azure.bin)])
     script = f"import os; os.chdir({str(tmp_path)!r}); show(ask({INDEX_URL!r}))"
-    assert python(script, PATH=path).value
+    assert python(typed + script, PATH=path).value
     assert not (tmp_path / "hijacked").exists()
     folder, *environment = report.read_text().splitlines()
+    assert "typed" not in "".join(environment)
+    assert Path(folder) != tmp_path
     mode = os.stat(folder)
     assert mode.st_uid == 0
     assert not mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     assert {
         "AZURE_CORE_COLLECT_TELEMETRY=no",
         "AZURE_CORE_NO_COLOR=true",
+        "AZURE_CORE_ONLY_SHOW_ERRORS=true",
         "AZURE_LOGGING_ENABLE_LOG_FILE=no",
     } <= {*environment}
     assert token not in "".join(environment)
@@ -261,6 +266,11 @@ def test_az_tells_the_reason_in_its_own_words(
     (azure.folder / "errors").write_text(errors)
     azure.az(f"cat {azure.folder}/errors >&2; exit 1")
     assert f"  azure_cli: {reason}\n" in ask(INDEX_URL).stderr
+
+
+def test_undecodable_words_of_az_are_still_told(azure: Azure, ask: Ask) -> None:
+    azure.az("printf 'ERROR: caf\\351 closed' >&2; exit 1")
+    assert "  azure_cli: caf\ufffd closed\n" in ask(INDEX_URL).stderr
 
 
 BAD_ANSWERS = [
@@ -313,6 +323,16 @@ def test_an_identity_that_is_refused_tells_the_reason_of_the_service(
 ) -> None:
     reason = "managed_identity: the metadata service answered 400: Identity not found"
     assert reason in ask(INDEX_URL).stderr
+    azure.faults[IMDS] = [lambda handler: handler.answer(400, {"error": "invalid_scope"})]
+    assert "the metadata service answered 400: invalid_scope" in ask(INDEX_URL).stderr
+
+
+def test_no_redirect_of_the_metadata_service_is_followed(azure: Azure, ask: Ask) -> None:
+    azure.identity = azure.application_token()
+    away = {"Location": azure.metadata.url + IMDS_PATH}
+    azure.faults[IMDS] = [lambda handler: handler.answer(302, "<html>", {**away})]
+    assert "the metadata service answered 302" in ask(INDEX_URL).stderr
+    assert len(azure.asked(IMDS)) == 1
 
 
 def test_the_secret_of_app_service_is_never_shown(azure: Azure, ask: Ask) -> None:
