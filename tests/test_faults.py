@@ -124,6 +124,17 @@ def test_there_are_three_attempts_with_growing_pauses(
     assert third - first < 2
 
 
+def test_the_pauses_are_not_the_same_for_everybody(azure: Azure, python: Python) -> None:
+    """The pauses are noted, not waited for."""
+    azure.faults[FEED] = [drop] * 3
+    outcome = python("module.RETRY_PAUSE = 0.1; module.time.sleep = show; " + ASK)
+    first, second, password = outcome.values
+    assert password is None
+    assert 0.075 <= first <= 0.125
+    assert 0.15 <= second <= 0.25
+    assert second != 2 * first
+
+
 def test_a_timeout_passes(azure: Azure, python: Python) -> None:
     azure.az_signed_in()
     azure.faults[FEED] = [hang]
@@ -348,6 +359,39 @@ def test_the_whole_sign_in_has_a_limit(azure: Azure, python: Python) -> None:
     assert module.SIGN_IN_LIMIT + 2 < 90
 
 
+def test_a_request_has_no_more_time_than_the_sign_in(azure: Azure, python: Python) -> None:
+    azure.faults[FEED] = [hang]
+    started = time.monotonic()
+    assert python(f"module.SIGN_IN_LIMIT = 0.5; {ASK}").value is None
+    assert time.monotonic() - started < 5
+
+
+def test_a_request_with_its_repetitions_has_a_limit(azure: Azure, python: Python) -> None:
+    azure.faults[FEED] = [hang] * 3
+    limits = "module.ATTEMPT_LIMIT = 0.4; module.HTTP_LIMIT = 0.6; "
+    assert python(QUICK + limits + ASK).value is None
+    first, second = [request.time for request in azure.requests]
+    assert second - first < 0.6
+
+
+def test_waiting_for_another_thread_is_part_of_the_limit(azure: Azure, python: Python) -> None:
+    azure.faults[FEED] = [hang]
+    hold = f"""
+import threading, time
+account = module.parse_feed({INDEX_URL!r}).account
+module.locks[account] = lock = threading.Lock()
+lock.acquire()
+threading.Timer(1.5, lock.release).start()
+module.SIGN_IN_LIMIT = 2
+start = time.monotonic()
+{ASK}
+show(time.monotonic() - start)
+"""
+    password, seconds = python(hold).values
+    assert password is None
+    assert seconds < 3
+
+
 def test_off_azure_and_without_az_the_answer_comes_within_four_seconds(
     azure: Azure, ask: Ask, black_hole: str
 ) -> None:
@@ -419,6 +463,7 @@ def test_an_az_that_hangs_is_stopped_with_all_it_started(azure: Azure, python: P
     assert time.monotonic() - started < 5
     assert outcome.value == ["VssSessionToken", azure.identity]
     assert "az gave no token within 1 s and was stopped" in outcome.stderr
+    assert module.AZ_LIMIT == 30
     assert gone(wait_for(azure.folder / "child"))
 
 
@@ -636,6 +681,7 @@ def test_a_malformed_proxy_is_told_without_its_password(
     [
         ("407 No", "Tunnel connection failed: 407", 1),
         ("403 No", "Tunnel connection failed: 403", 1),
+        ("403 \x1b[1mNo", "Tunnel connection failed: 403 [1mNo", 1),
         ("502 No", "Tunnel connection failed: 502", 3),
         ("503 No", "Tunnel connection failed: 503", 3),
         ("200 OK", "", 3),  # and then hangs up, in the middle of the TLS handshake
