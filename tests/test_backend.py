@@ -243,6 +243,13 @@ def test_debug_tells_every_step_but_no_secret(azure: Azure, ask: Ask) -> None:
     assert not [secret for secret in (token, password, "secret") if secret in outcome.stderr]
 
 
+def test_the_name_of_an_account_stays_in_its_line(azure: Azure, ask: Ask) -> None:
+    azure.az_signed_in(azure.entra_token(upn="dev\r\n\x1b[31mazure_cli: forged"))
+    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
+    assert outcome.value
+    assert "signed in as dev [31mazure_cli: forged, expires" in outcome.stderr
+
+
 def test_debug_tells_every_failure(azure: Azure, ask: Ask) -> None:
     azure.az(NOT_SIGNED_IN)
     azure.identity = azure.application_token()
@@ -289,11 +296,11 @@ def test_a_defect_of_ours_is_a_warning_without_its_words(azure: Azure, python: P
 def broken(feed, deadline):
     raise LookupError("a secret")
 module.discover = broken
-show(ask({INDEX_URL!r}))
+show(ask({INDEX_URL!r}) or ask({INDEX_URL!r}))
 """
     )
     assert outcome.value is None
-    assert "please report this: LookupError at " in outcome.stderr
+    assert outcome.stderr.count("please report this: LookupError at <string>:") == 2
     assert "a secret" not in outcome.stderr
 
 
