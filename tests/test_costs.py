@@ -68,6 +68,12 @@ def test_user_pays_for_one_sign_in(
     assert costs(azure) == SIGN_IN
 
 
+def test_certificates_are_read_once(azure: Azure, python: Python) -> None:
+    azure.az_signed_in()
+    script = f"ask({INDEX_URL!r}); show(module.tls_context.cache_info().misses)"
+    assert python(script).value == 1
+
+
 def test_managed_identity_needs_no_exchange(azure: Azure, python: Python) -> None:
     azure.identity = azure.application_token()
     assert python(FIVE_FEEDS).value == [azure.identity] * 5
