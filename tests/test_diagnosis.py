@@ -119,6 +119,22 @@ def test_a_public_feed_is_accepted_without_credential(azure: Azure) -> None:
     assert "a public feed needs no credentials" in run.stdout
 
 
+def test_each_step_is_told_as_soon_as_it_is_done(azure: Azure) -> None:
+    azure.az_signed_in()
+    told = azure.folder / "told"
+    answer = f"cat {azure.folder}/az.json"
+    azure.az(f"for i in 1 2 3 4 5 6 7 8 9; do [ -e {told} ] && {answer} && exit; sleep 0.2; done")
+    command = [sys.executable, "-m", "artifacts_keyring_nofuss", INDEX_URL]
+    with subprocess.Popen(
+        command, env=azure.environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("+ discovery: "):
+                told.touch()
+    assert process.returncode == 0
+
+
 def test_nothing_works_without_a_sign_in(azure: Azure) -> None:
     azure.az(NOT_SIGNED_IN)
     run = diagnose(azure, INDEX_URL)
@@ -144,8 +160,17 @@ def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
     assert run.stdout.splitlines()[-1].startswith("Nothing to do")
 
 
-@pytest.mark.parametrize("status", [302, 401, 403, 404, 500])
-def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (302, "try again later"),
+        (401, "the feed does not know this account: ask an administrator"),
+        (403, "ask the feed's owner for a role"),
+        (404, "check the organization and the feed in the URL"),
+        (500, "try again later"),
+    ],
+)
+def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int, remedy: str) -> None:
     azure.az_signed_in()
 
     def echo(handler: Handler) -> None:
@@ -154,8 +179,8 @@ def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int) -
     azure.faults[FEED] = [Handler.answer_feed, echo, echo, echo]
     run = diagnose(azure, INDEX_URL, script=QUICK)
     assert run.status == 1
-    assert f"- feed's answer: answered {status}: Basic [removed]; " in run.stdout
-    assert run.stdout.splitlines()[-1].startswith("To do: ")
+    assert f"- feed's answer: answered {status}: Basic [removed]; {remedy}" in run.stdout
+    assert run.stdout.splitlines()[-1].startswith(f"To do: {remedy}")
     assert azure.requests[-1].headers["x-tfs-fedauthredirect"] == "Suppress"
 
 
@@ -217,6 +242,7 @@ def test_colour_is_for_terminals_that_want_it(azure: Azure, no_color: str, colou
     text = os.read(master, 65536).decode()
     os.close(master)
     assert ("\x1b[32m+\x1b[0m feed: " in text) is coloured
+    assert ("\x1b[31m-\x1b[0m managed_identity: " in text) is coloured
     assert "\x1b" not in diagnose(azure, INDEX_URL).stdout
 
 
