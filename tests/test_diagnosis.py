@@ -187,6 +187,8 @@ def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int, r
 def test_certificates_that_do_not_exist_are_told(azure: Azure) -> None:
     run = diagnose(azure, INDEX_URL, SSL_CERT_FILE="/no/such/file")
     assert "- certificates: SSL_CERT_FILE cannot be used: no such file" in run.stdout
+    run = diagnose(azure, INDEX_URL, SSL_CERT_FILE="", CURL_CA_BUNDLE="/no/such/file")
+    assert "- certificates: CURL_CA_BUNDLE cannot be used: No such file" in run.stdout
 
 
 def test_a_vendored_copy_knows_its_name(azure: Azure) -> None:
