@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import platform
 import pty
 import re
 import subprocess
@@ -174,12 +175,13 @@ def test_a_feed_that_refuses_the_credential_is_told(azure: Azure, status: int, r
     azure.az_signed_in()
 
     def echo(handler: Handler) -> None:
-        handler.answer(status, {"message": handler.headers["Authorization"]})
+        handler.answer(status, {"message": handler.headers["Authorization"] + " short-token"})
 
+    azure.faults[AUTHORITY] = [lambda handler: handler.answer(200, {"token": "short-token"})]
     azure.faults[FEED] = [Handler.answer_feed, echo, echo, echo]
     run = diagnose(azure, INDEX_URL, script=QUICK)
     assert run.status == 1
-    assert f"- feed's answer: answered {status}: Basic [removed]; {remedy}" in run.stdout
+    assert f"- feed's answer: answered {status}: Basic [removed] [removed]; {remedy}" in run.stdout
     assert run.stdout.splitlines()[-1].startswith(f"To do: {remedy}")
     assert azure.requests[-1].headers["x-tfs-fedauthredirect"] == "Suppress"
 
@@ -229,7 +231,11 @@ def test_json_is_the_same_as_one_object(azure: Azure, signed_in: bool) -> None:
     ]
     assert document["accepted"] is signed_in
     assert report.status == text.status == (0 if signed_in else 1)
-    assert document["versions"]["artifacts-keyring-nofuss"] == module.__version__
+    assert document["versions"] == {
+        "artifacts-keyring-nofuss": module.__version__,
+        "python": platform.python_version(),
+    }
+    assert max(step["seconds"] for step in document["steps"]) > 0
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
