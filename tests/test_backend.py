@@ -295,7 +295,7 @@ def test_a_defect_of_ours_is_a_warning_without_its_words(azure: Azure, python: P
         f"""
 def broken(feed, deadline):
     raise LookupError("a secret")
-module.discover = broken
+module.discover, module.SIGN_IN_LIMIT = broken, 2
 show(ask({INDEX_URL!r}) or ask({INDEX_URL!r}))
 """
     )
