@@ -197,11 +197,13 @@ def test_a_sign_in_that_does_not_end_is_not_waited_for(azure: Azure, python: Pyt
     hold = (
         f"module.locks[module.parse_feed({INDEX_URL!r}).account] = lock = module.threading.Lock()"
     )
+    started = time.monotonic()
     outcome = python(
         f"{hold}; lock.acquire(); module.SIGN_IN_LIMIT = 0.1; show(ask({INDEX_URL!r}))"
     )
     assert outcome.value is None
     assert "another thread's sign-in does not end" in outcome.stderr
+    assert time.monotonic() - started < 5
 
 
 def test_a_feed_that_fails_says_nothing_of_the_others(azure: Azure, python: Python) -> None:

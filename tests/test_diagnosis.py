@@ -150,6 +150,11 @@ def test_a_forced_provider_that_fails_is_not_helped_by_the_others(azure: Azure) 
     assert "+ azure_cli, session token" in run.stdout
     assert "this is what keyring uses" not in run.stdout
     assert "To do: let keyring use a provider that works" in run.stdout.splitlines()[-1]
+    azure.az(NOT_SIGNED_IN)
+    azure.identity = azure.application_token()
+    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_PROVIDER="azure_cli")
+    assert run.status == 1
+    assert "+ managed_identity, session token" in run.stdout
 
 
 def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
