@@ -80,7 +80,7 @@ JOBS = [
         NOBODY,
         0,
         {BARE: 1.03},
-        repeats=4,  # the target is narrow
+        repeats=8,  # the target is narrow
     ),
     Job("`keyring get`, user signed in to az", [*GET, INDEX_URL], USER, 1, {PEER: 0.55}),
     Job(
@@ -267,9 +267,9 @@ def report(runs: Runs, contenders: dict[str, Contender]) -> Iterator[str]:
     for job in JOBS:
         medians = {name: typical(runs.get((job.work, name), [])) for name in COLUMNS}
         times = [f"{value * 1000:.0f} ms" if value else "-" for value in medians.values()]
-        own = medians[OWN]
-        ratios = {name: own / value for name in job.targets if own and (value := medians[name])}
-        shown = ", ".join(f"{ratio:.3f} of {name}" for name, ratio in ratios.items()) or "-"
+        measured = [name for name in job.targets if medians[OWN] and medians[name]]
+        ratios = {name: ratio(runs[job.work, OWN], runs[job.work, name]) for name in measured}
+        shown = ", ".join(f"{value:.3f} of {name}" for name, value in ratios.items()) or "-"
         wanted = ", ".join(f"{target:.2f}" for target in job.targets.values())
         yield row(job.work, *times, shown, wanted, verdict(ratios, job.targets))
     yield from size_rows(contenders)
@@ -291,6 +291,11 @@ def row(*cells: str) -> str:
 def typical(runs: list[Run]) -> float | None:
     """Return the median of the seconds; None without runs or where one gave no password."""
     return median(run.seconds for run in runs) if runs and all(run.right for run in runs) else None
+
+
+def ratio(runs: list[Run], others: list[Run]) -> float:
+    """Return the median of the ratios of runs side by side: a busy spell slows both."""
+    return median(run.seconds / other.seconds for run, other in zip(runs, others))
 
 
 def verdict(ratios: dict[str, float], targets: dict[str, float]) -> str:
@@ -358,8 +363,8 @@ def main() -> None:
     print(f"\nMedians of {arguments.rounds} rounds; {machine()}, keyring {keyring}.")
     print(f"{certificates} trusted certificates; an az that costs next to nothing.")
     if counts:
-        ratio = counts[0] / counts[1]
-        print(f"Instructions of {JOBS[0].work}: {ratio:.3f} of {BARE} (valgrind).")
+        share = counts[0] / counts[1]
+        print(f"Instructions of {JOBS[0].work}: {share:.3f} of {BARE} (valgrind).")
     print("What has no figure cannot be done: the official plugin, for one, does not ask az.")
 
 
