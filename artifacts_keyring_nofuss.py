@@ -382,7 +382,8 @@ def explain(error: Exception, host: str, https: bool) -> SignInError:
         return SignInError(f"{host}: the answer is not HTTP or breaks off", remedy, passing=True)
     words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     tunnel = re.match(r"Tunnel connection failed: (\d+)", words)
-    passing = isinstance(error, (ConnectionError, socket.gaierror, ssl.SSLEOFError))
+    hung_up = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)  # the last in Python 3.9
+    passing = isinstance(error, (*hung_up, socket.gaierror))
     passing = passing or (tunnel is not None and int(tunnel[1]) in RETRIED)
     return SignInError(f"{host}: no connection: {words}", remedy, passing=passing)
 
