@@ -162,7 +162,6 @@ RETRIED = frozenset((429, 500, 502, 503, 504))
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has some thousand
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXY_URL = r"(?:http://)?(?:[^\s/@]*@)*[A-Za-z0-9._-]+(?::[0-9]{1,5})?/?"  # or an IPv6 address
-PROXY_REMEDY = "check the network and HTTPS_PROXY"
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w~+=-]{40,}"  # JWT, refresh token, long secret
 
 
@@ -369,7 +368,7 @@ def explain(error: Exception, host: str, https: bool) -> SignInError:
 
     reason = getattr(error, "reason", error)
     error = reason if isinstance(reason, Exception) else error
-    remedy = PROXY_REMEDY if https else ""
+    remedy = "check the network and HTTPS_PROXY" if https else ""
     if isinstance(error, SignInError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -428,6 +427,7 @@ GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 TENANT = GUID + r"|[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+"  # or a plain domain name
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
 NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # instead of some refusals, for browsers
+FEED_URL_REMEDY = "check the organization and the feed in the URL"
 CHALLENGE_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 CHALLENGE = rf'({CHALLENGE_TOKEN})\s*=\s*(?:"([^"]*)"|([^\s,"]*))|({CHALLENGE_TOKEN})'
 
@@ -454,8 +454,7 @@ def discover(feed: Feed, deadline: float) -> Directory | None:
     tenant = challenge_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        remedy = "check the organization and the feed in the URL"
-        raise SignInError(reason, remedy, feed_only=True)
+        raise SignInError(reason, FEED_URL_REMEDY, feed_only=True)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
         raise SignInError(reason, f"use a personal access token, see {feed.home}")
@@ -1038,7 +1037,7 @@ if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
 FEED_REMEDIES = {
     401: "the feed does not know this account: ask an administrator to add it to the organization",
     403: "ask the feed's owner for a role: Reader to install, Contributor to upload",
-    404: "check the organization and the feed in the URL",
+    404: FEED_URL_REMEDY,
 }
 
 

@@ -372,7 +372,6 @@ def another_authority(azure: Azure) -> None:
     trustme.CA().cert_pem.write_to_path(str(azure.ca_file))
 
 
-APP_SERVICE = {"IDENTITY_ENDPOINT": "http://127.0.0.1:1/", "IDENTITY_HEADER": "a b"}
 # The rows of the table, and what makes each message come about.
 CASES = {
     "this is not the URL of an Azure Artifacts feed": Case(url="https://pypi.org/simple/"),

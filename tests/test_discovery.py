@@ -68,18 +68,23 @@ UNTRUSTED_LOGINS = [
 ]
 
 
+def assert_untrusted(azure: Azure, ask: Ask, name: str, value: str) -> None:
+    """Assert that the value is named, without userinfo, and that no token is asked for."""
+    azure.az_signed_in()
+    outcome = ask(INDEX_URL)
+    assert outcome.value is None
+    assert f"the feed's {name} is not trusted" in outcome.stderr
+    assert re.sub("//.*@", "//", value) in outcome.stderr
+    assert "secret" not in outcome.stderr
+    assert (azure.az_runs, azure.connects, azure.asked("imds")) == ([], [FEED], [])
+
+
 @pytest.mark.parametrize("uri", UNTRUSTED_LOGINS)
 def test_an_untrusted_login_is_named_and_no_token_is_asked_for(
     azure: Azure, ask: Ask, uri: str
 ) -> None:
-    azure.az_signed_in()
     azure.challenge = {"WWW-Authenticate": f'Bearer authorization_uri="{uri}"'}
-    outcome = ask(INDEX_URL)
-    assert outcome.value is None
-    assert "the feed's authorization_uri is not trusted" in outcome.stderr
-    assert uri.replace("me:secret@", "") in outcome.stderr
-    assert "secret" not in outcome.stderr
-    assert (azure.az_runs, azure.connects, azure.asked("imds")) == ([], [FEED], [])
+    assert_untrusted(azure, ask, "authorization_uri", uri)
 
 
 UNTRUSTED_AUTHORITIES = [
@@ -103,13 +108,8 @@ UNTRUSTED_AUTHORITIES = [
 def test_an_untrusted_authority_is_named_and_no_token_is_asked_for(
     azure: Azure, ask: Ask, authority: str
 ) -> None:
-    azure.az_signed_in()
     azure.challenge = {"X-VSS-AuthorizationEndpoint": authority}
-    outcome = ask(INDEX_URL)
-    assert outcome.value is None
-    assert "the feed's X-VSS-AuthorizationEndpoint is not trusted" in outcome.stderr
-    assert re.sub("//.*@", "//", authority) in outcome.stderr
-    assert (azure.az_runs, azure.connects, azure.asked("imds")) == ([], [FEED], [])
+    assert_untrusted(azure, ask, "X-VSS-AuthorizationEndpoint", authority)
 
 
 @pytest.mark.parametrize(
