@@ -1,22 +1,29 @@
+# SPDX-License-Identifier: MIT
+# Copyright (c) 2026 The artifacts-keyring-nofuss developers
 """Keyring backend that signs pip, uv, twine and their kin in to Azure DevOps Artifacts feeds.
 
-The file reads in the order in which a request travels: the feed's URL, HTTP, discovery of the
-feed's tenant, the providers of a bearer token, its exchange for a session token, and last the
-keyring class, which alone decides what to log, to remember and to return.
+This file is all of artifacts-keyring-nofuss, from version 2.0.0 on, and may be vendored.
+Project page: https://pypi.org/project/artifacts-keyring-nofuss/
+
+It reads in the order in which a request travels: the feed's URL, HTTP, the feed's challenge, the
+providers of a bearer token, its exchange for a session token, the whole sign-in, and last the
+keyring class, which alone decides what to log, to remember and to return. What cannot do its job
+raises SignInError. Limits are in seconds; a deadline is a time of now().
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
-import io
 import logging
 import os
 import re
 import sys
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 try:
     from keyring.backend import KeyringBackend
@@ -24,70 +31,72 @@ try:
     from keyring.errors import PasswordDeleteError, PasswordSetError
 except ImportError:  # a vendored copy serves credentials without keyring, too
     KeyringBackend = object  # type: ignore[assignment, misc]
-
-    class PasswordSetError(Exception):  # type: ignore[no-redef]
-        pass
-
-    class PasswordDeleteError(Exception):  # type: ignore[no-redef]
-        pass
-
-    class SimpleCredential:  # type: ignore[no-redef]
-        def __init__(self, username: str, password: str) -> None:
-            self.username, self.password = username, password
-
+    SimpleCredential = namedtuple("SimpleCredential", "username password")  # type: ignore
+    PasswordSetError = type("PasswordSetError", (Exception,), {})  # type: ignore
+    PasswordDeleteError = type("PasswordDeleteError", (Exception,), {})  # type: ignore
 
 # Every keyring operation of every client imports this file, mostly for services that are not
 # feeds. What only a sign-in needs (urllib, ssl, subprocess, json) is imported where it is used.
 if TYPE_CHECKING:
     import ssl
     import subprocess
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from email.message import Message
-    from http.client import HTTPResponse
-    from socket import socket
-    from urllib.request import OpenerDirector, Request
+    from urllib.request import Request
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 
 log = logging.getLogger(__name__)
-
-# Seconds. A sign-in is over within the first, whatever happens; the others are its parts.
-SIGN_IN_LIMIT = 85.0
-HTTP_LIMIT = 20.0  # one request with its repetitions
-ATTEMPT_LIMIT = 10.0  # one attempt at it, from the look-up of the name to the last byte
-CONNECT_LIMIT = 4.0
-RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
-METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
-AZ_LIMIT = 30.0
-FAILURE_MEMORY = 60.0
-EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
+T = TypeVar("T")
 
 
 class SignInError(Exception):
     """Why a step of the sign-in failed, in words for a person, and what to do if that is known.
 
-    passing: another attempt may work. feed_only: it tells nothing of the organization.
+    It is transient if another attempt may work.
     """
 
-    def __init__(
-        self, reason: str, remedy: str = "", *, passing: bool = False, feed_only: bool = False
-    ) -> None:
+    def __init__(self, reason: str, remedy: str = "", *, transient: bool = False) -> None:
         super().__init__(reason)
-        self.remedy, self.passing, self.feed_only = remedy, passing, feed_only
+        self.remedy, self.transient = remedy, transient
 
 
 # --- The feed's URL ------------------------------------------------------------------------------
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session token
-FEED_DOMAINS = ("pkgs.dev.azure.com", "pkgs.visualstudio.com", "pkgs.codedev.ms", "pkgs.vsts.me")
-ORGANIZATION = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-# Narrower than the standard: what two parsers could read as two hosts does not match.
-HTTPS_URL = (
-    r"(?:(?P<scheme>https://)(?:(?P<userinfo>[\w.~%!$&'()*+,;=:-]*)@)?|[\w.~%!$&'()*+,;=-]*@)?"
-    r"(?P<host>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+)(?::443)?"
-    r"(?P<path>/[^?#]*)?(?P<rest>[?#].*)?"
+
+
+class Cloud(NamedTuple):
+    """Azure DevOps at one domain of feeds."""
+
+    authority: str  # a pattern: the hosts of its token service, the only ones to see a bearer
+    home: str  # an organization's own page
+    organization_in_host: bool = False  # else it is the first segment of the path
+
+
+SUBDOMAINS = r"(?:[a-z0-9-]{1,63}\.)*"
+PUBLIC = r"(?:dev\.azure|visualstudio)\.com"
+AUTHORITY = rf"{SUBDOMAINS}vssps\.{PUBLIC}|vsspsext\.{PUBLIC}"
+# https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url and
+# https://github.com/microsoft/artifacts-credprovider; the last two are Microsoft's test fabrics.
+CLOUDS = {
+    "pkgs.dev.azure.com": Cloud(AUTHORITY, "https://dev.azure.com/{}"),
+    "pkgs.visualstudio.com": Cloud(AUTHORITY, "https://{}.visualstudio.com", True),
+    "pkgs.codedev.ms": Cloud(rf"{SUBDOMAINS}vssps\.codedev\.ms", "https://codedev.ms/{}"),
+    "pkgs.vsts.me": Cloud(rf"{SUBDOMAINS}vssps\.vsts\.me", "https://{}.vsts.me", True),
+}
+ORGANIZATION = r"[a-z0-9][a-z0-9._-]*"
+# Narrower than the standard: what two parsers could read as two hosts does not match. Without a
+# scheme, the userinfo has no colon: "https:me@host" is no feed.
+FEED_URL = (
+    r"(?:https://(?:[\w.~%!$&'()*+,;=:-]*@)?|(?:[\w.~%!$&'()*+,;=-]*@)?)"
+    r"(?P<host>(?:(?P<label>[a-z0-9-]{1,63})\.)?"
+    rf"(?P<domain>{'|'.join(map(re.escape, CLOUDS))}))(?::443)?"
+    r"(?P<path>/[^?#]*)?(?:[?#].*)?"
 )
+UPLOAD_PATH = r"(?:/[^/]+){0,2}/_packaging/[^/]+/pypi/upload/?"
 AMBIGUOUS_PATH = r"/(?:\.|%2e){1,2}(?:/|$)|%2f|%5c"  # a server may see another organization in it
+ANY_CASE = re.ASCII | re.IGNORECASE  # without ASCII, U+212A is a k
 
 
 class Feed(NamedTuple):
@@ -95,6 +104,7 @@ class Feed(NamedTuple):
 
     url: str
     host: str
+    authority: str  # as in Cloud
     organization: str
     home: str  # the organization's own page, where a person can sign in
     scope: str
@@ -103,47 +113,30 @@ class Feed(NamedTuple):
         return f"organization {self.organization}, scope {self.scope}"
 
     @property
-    def account(self) -> tuple[str, ...]:
-        """What a credential is good for: all feeds with the same account share it."""
+    def credential_key(self) -> tuple[str, ...]:
+        """What a credential is good for: all feeds with the same key share it."""
         return self.host, self.organization, self.scope
 
 
 def parse_feed(service: str | None) -> Feed | None:
     """Return the feed that a keyring service name means, None if it means none.
 
-    Serves https URLs of Azure DevOps Artifacts, new and legacy, with or without the scheme
-    ("Allowed IP addresses and domain URLs", Azure DevOps documentation).
+    Serves https URLs of Azure DevOps Artifacts, new and legacy, with or without the scheme.
     """
-    service = service or ""
-    if not any(domain in service.lower() for domain in FEED_DOMAINS):
-        return None  # like most services, which are spared the compilation of HTTPS_URL
-    url = split_https(service)
-    domain = domain_of(url["host"], FEED_DOMAINS) if url else None
-    if not url or not domain:
+    if not isinstance(service, str) or not any(domain in service.lower() for domain in CLOUDS):
+        return None  # like most services, which are spared the compilation of FEED_URL
+    url = re.fullmatch(FEED_URL, service, ANY_CASE)
+    if not url or not service.isprintable() or "\\" in service:
         return None
-    host, path = url["host"].lower(), url["path"] or "/"
-    organization = path.split("/")[1].lower()
-    home = f"https://dev.azure.com/{organization}"
-    if domain != "pkgs.dev.azure.com":
-        organization = host[: -len("." + domain)] or organization
-        home = f"https://{organization}.{domain[len('pkgs.') :]}"
-    if not re.fullmatch(ORGANIZATION, organization) or re.search(AMBIGUOUS_PATH, path, re.I):
+    host, cloud, path = url["host"].lower(), CLOUDS[url["domain"].lower()], url["path"] or "/"
+    in_host = cloud.organization_in_host and url["label"]
+    organization = (url["label"] if in_host else path.split("/")[1]).lower()
+    ambiguous = re.search(AMBIGUOUS_PATH, path, ANY_CASE)
+    if ambiguous or not re.fullmatch(ORGANIZATION, organization, ANY_CASE):
         return None
-    upload = re.fullmatch(r"(?:/[^/]+){0,2}/_packaging/[^/]+/pypi/upload/?", path, re.I)
-    return Feed(canonical_url(host, path), host, organization, home, WRITE if upload else READ)
-
-
-def split_https(url: str) -> re.Match[str] | None:
-    """Match a URL against HTTPS_URL; None for anything else."""
-    if not url.isprintable() or "\\" in url:
-        return None
-    return re.fullmatch(HTTPS_URL, url, re.ASCII | re.IGNORECASE)
-
-
-def domain_of(host: str, domains: Collection[str]) -> str | None:
-    """Return which of the domains a host is or lies below, None if none."""
-    host = host.lower()
-    return next((name for name in domains if host == name or host.endswith("." + name)), None)
+    scope = WRITE if re.fullmatch(UPLOAD_PATH, path, ANY_CASE) else READ
+    home = cloud.home.format(organization)
+    return Feed(canonical_url(host, path), host, cloud.authority, organization, home, scope)
 
 
 def canonical_url(host: str, path: str) -> str:
@@ -155,13 +148,60 @@ def canonical_url(host: str, path: str) -> str:
     return f"https://{host}" + quote(path, "/%:@!$&'()*+,;=~")
 
 
+# --- Time ----------------------------------------------------------------------------------------
+
+SIGN_IN_LIMIT = 85.0  # for everything, whatever happens; each other limit is of a part
+
+
+def now() -> float:
+    """Return seconds on a clock that nobody sets, and that runs on while the machine sleeps."""
+    if sys.platform == "win32":
+        return time.monotonic()
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def wait(step: Callable[[float], object], deadline: float) -> None:
+    """Repeat a wait of some seconds until it returns something true. Raises TimeoutError.
+
+    The steps are short, for on Windows no interrupt gets through a long wait.
+    """
+    while not step(min(0.1, max(deadline - now(), 0.0))):
+        if now() >= deadline:
+            raise TimeoutError
+
+
+def in_time(work: Callable[[], T], deadline: float) -> T:
+    """Return what the work returns, which does not raise. Raises TimeoutError.
+
+    Late work is left behind in a thread of its own: nothing else bounds the look-up of a name, or
+    a server that sends a byte now and then.
+    """
+    outcome: list[T] = []
+    finished = threading.Event()
+
+    def finish() -> None:
+        outcome.append(work())
+        finished.set()
+
+    try:
+        threading.Thread(target=finish, daemon=True).start()
+    except RuntimeError:  # none can be had: a limit on processes, or the interpreter is closing
+        return work()
+    wait(finished.wait, deadline)
+    return outcome[0]
+
+
 # --- HTTP ----------------------------------------------------------------------------------------
 
+HTTP_LIMIT = 20.0  # for a request with its repetitions
+ATTEMPT_LIMIT = 10.0  # for a connection, and for each silence of the server
+METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
 ATTEMPTS = 3
+RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
 RETRIED = frozenset((429, 500, 502, 503, 504))
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has some thousand
-CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-PROXY_URL = r"(?:http://)?(?:[^\s/@]*@)*[A-Za-z0-9._-]+(?::[0-9]{1,5})?/?"  # or an IPv6 address
+PROXY_URL = r"(?:http://)?(?:[^\s/@]*@)*(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/\S*)?"
+PROXY_REMEDY = "set HTTPS_PROXY to http://host:port, or NO_PROXY to the hosts that need none"
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w~+=-]{40,}"  # JWT, refresh token, long secret
 
 
@@ -183,212 +223,96 @@ def http(
 ) -> Response:
     """Send a GET, or a POST of the body, and return the answer, whatever its status.
 
-    A fault that may pass gets three attempts before the deadline (a time.monotonic()). Redirects
-    are not followed. An http URL means a metadata service, which no proxy may see.
-    Raises SignInError if there is no answer.
+    A transient fault gets three attempts. Redirects are not followed. An http URL means a
+    metadata service, which no proxy may see.
     """
     from random import uniform
     from urllib.request import Request
 
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
-    deadline = min(deadline, time.monotonic() + HTTP_LIMIT)
-    attempts = 0
-    while True:
-        attempts += 1
-        pause = RETRY_PAUSE * 2 ** (attempts - 1) * uniform(0.75, 1.25)
-        if attempts == ATTEMPTS:
-            pause = float("inf")
+    deadline = min(deadline, now() + HTTP_LIMIT)
+    for attempt in range(1, ATTEMPTS + 1):
+        pause = RETRY_PAUSE * 2 ** (attempt - 1) * uniform(0.75, 1.25)
+        limit = max(min(ATTEMPT_LIMIT, deadline - now()), 0.1)
         try:
-            limit = min(ATTEMPT_LIMIT, deadline - time.monotonic())
-            response = attempt(Request(url, body, headers), max(limit, 0.1))
-            pause = max(pause, retry_after(response.headers))
-            if response.status not in retried or time.monotonic() + pause >= deadline:
+            response = send(Request(url, body, headers), limit)
+            pause = max(pause, number(response.headers.get("Retry-After")) or 0.0)
+            if response.status not in retried or attempt == ATTEMPTS or now() + pause >= deadline:
                 return response
         except SignInError as error:
-            if not error.passing or time.monotonic() + pause >= deadline:
+            if not error.transient or attempt == ATTEMPTS or now() + pause >= deadline:
                 raise
         time.sleep(pause)
+    raise AssertionError  # the last attempt returns or raises
 
 
-def retry_after(headers: Message) -> float:
-    """Return the seconds that a server asks to wait, 0 if it does not ask (RFC 9110, 10.2.3)."""
-    from email.utils import parsedate_to_datetime
-
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
-    try:
-        return parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):  # TypeError: what Python 3.9 raises
-        return 0.0
-
-
-def attempt(request: Request, limit: float) -> Response:
-    """Send a request once and return its answer. Raises SignInError if there is none in time.
-
-    A socket's timeout is for each packet; the limit (seconds) is on the whole, so the attempt
-    has a thread of its own.
-    """
-    outcome: list[Response | Exception] = []
-    sockets: list[socket] = []
-    host, https = request.host, request.type == "https"  # before a proxy takes the host's place
-    director = opener(host, https, limit, sockets)
-
-    def work() -> None:
-        try:
-            outcome.append(transfer(director, request, limit))
-        except Exception as error:
-            outcome.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        worker.join(limit)
-        answer = outcome[0] if outcome else TimeoutError()
-    finally:
-        hang_up(sockets)
-    if isinstance(answer, Exception):
-        raise explain(answer, host, https)
-    return answer
-
-
-def opener(host: str, https: bool, limit: float, sockets: list[socket]) -> OpenerDirector:
-    """Return an opener for one request, which appends its socket to the list.
-
-    It has no handler of redirects. Only https goes through a proxy. Raises SignInError if the
-    proxy or the certificates cannot be used.
-    """
-    from http.client import HTTPConnection, HTTPSConnection
-    from urllib.request import AbstractHTTPHandler, OpenerDirector, ProxyHandler
-
-    connection_type: Any = HTTPSConnection if https else HTTPConnection
-
-    class Connection(connection_type):  # type: ignore[misc]
-        def connect(self) -> None:
-            self.timeout = CONNECT_LIMIT if https else METADATA_CONNECT_LIMIT
-            super().connect()
-            self.sock.settimeout(limit)
-            sockets.append(self.sock)
-
-    class Handler(AbstractHTTPHandler):
-        http_request = https_request = AbstractHTTPHandler.do_request_
-
-        def http_open(self, request: Request) -> HTTPResponse:
-            return self.do_open(Connection, request)
-
-        def https_open(self, request: Request) -> HTTPResponse:
-            return self.do_open(Connection, request, context=tls_context(*ca_setting()))
-
-    director = OpenerDirector()
-    director.add_handler(Handler())
-    if https:
-        director.add_handler(ProxyHandler(proxy_setting(host)))
-    return director
-
-
-def transfer(director: OpenerDirector, request: Request, limit: float) -> Response:
-    """Send the request and read the answer, at most ANSWER_LIMIT bytes of it."""
-    from http.client import IncompleteRead
-
-    deadline = time.monotonic() + limit
-    with director.open(request, timeout=limit) as response:
-        body = b""
-        size = ANSWER_LIMIT if response.length is None else min(response.length, ANSWER_LIMIT)
-        while len(body) < size:
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            part = response.read1(size - len(body))
-            if not part and response.length is not None:
-                raise IncompleteRead(body)
-            if not part:
-                break
-            body += part
-        return Response(response.status, response.headers, body)
-
-
-def hang_up(sockets: Collection[socket]) -> None:
-    """Cut off what still waits for the rest of its answer."""
+def send(request: Request, limit: float) -> Response:
+    """Send a request once; the limit is on the connection and on each silence of the server."""
     import socket
+    from http.client import HTTPException, IncompleteRead
+    from urllib.parse import urlsplit
+    from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler
 
-    for connected in sockets:
-        with contextlib.suppress(OSError):  # it is mostly closed by now
-            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+    url = urlsplit(request.full_url)
+    director = OpenerDirector()  # without a handler of redirects
+    try:
+        # The level 0 outdoes one that the caller set for http.client, which would print headers.
+        if url.scheme == "https":
+            director.add_handler(ProxyHandler(proxy_setting(request.host)))
+            director.add_handler(HTTPSHandler(0, context=tls_context(*ca_setting())))
+        else:
+            director.add_handler(HTTPHandler(0))
+            address = url.hostname, url.port or 80
+            socket.create_connection(address, METADATA_CONNECT_LIMIT).close()  # is anybody there?
+        with director.open(request, timeout=limit) as response:
+            body = response.read(ANSWER_LIMIT)
+            if response.length and len(body) < ANSWER_LIMIT:
+                raise IncompleteRead(body)
+            return Response(response.status, response.headers, body)
+    except (OSError, HTTPException, ValueError, OverflowError) as error:
+        failure = explain(error, url.netloc, "HTTPS_PROXY" if url.scheme == "https" else "")
+    raise failure  # out here it has no context, whose words may hold what was sent
 
 
 def proxy_setting(host: str) -> dict[str, str]:
-    """Return the proxy's URL for https requests to a host, under "https"; {} if there is none.
-
-    Raises SignInError if it is not the URL of an http proxy, without showing it.
-    """
+    """Return the proxy's URL for https requests to a host, under "https"; {} if there is none."""
     from urllib.request import getproxies, proxy_bypass
 
-    proxy = getproxies().get("https", "")
+    proxies = getproxies()
+    proxy = (proxies.get("https") or proxies.get("all") or "").strip()
     if not proxy or proxy_bypass(host):
         return {}
-    if not re.fullmatch(PROXY_URL, re.sub(r"\[[0-9A-Fa-f:.]+\]", "ip", proxy)):
-        raise SignInError("the proxy is not an http URL", "correct HTTPS_PROXY: http://host:port")
+    if not re.fullmatch(PROXY_URL, proxy, ANY_CASE):
+        raise SignInError("the proxy is not an http URL", PROXY_REMEDY)  # it may hold a password
     return {"https": proxy}
 
 
-def ca_setting() -> tuple[str, str]:
-    """Return the environment variable that names the trusted certificates, and its value.
-
-    ("", "") stands for the system's. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are what az obeys
-    ("Work behind a proxy", Azure CLI documentation).
-    """
-    name = next(filter(os.environ.get, CA_VARIABLES), "")
-    return name, os.environ.get(name, "")
-
-
-@functools.cache  # it takes longer to make than a TLS handshake
-def tls_context(variable: str, path: str) -> ssl.SSLContext:
-    """Return the context for the outcome of ca_setting(). Raises SignInError if it is unusable."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not the default: that writes a key log
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if variable.startswith("SSL_") or not path:  # which ssl reads by itself
-            context.load_default_certs()
-        elif os.path.isdir(path):
-            context.load_verify_locations(capath=path)
-        else:
-            context.load_verify_locations(cafile=path)
-    except OSError as error:
-        reason = clean(error.strerror or str(error))
-        raise SignInError(f"{variable} cannot be used: {reason}", f"correct {variable}") from error
-    return context
-
-
-def explain(error: Exception, host: str, https: bool) -> SignInError:
+def explain(error: Exception, host: str, proxy_variable: str) -> SignInError:
     """Return what an exception of urllib means to a person."""
     import socket
     import ssl
     from http.client import HTTPException
 
-    reason = getattr(error, "reason", error)
+    reason = getattr(error, "reason", error)  # of URLError an exception, of SSLError a word
     error = reason if isinstance(reason, Exception) else error
-    remedy = "check the network and HTTPS_PROXY" if https else ""
+    remedy = f"check the network and {proxy_variable}" if proxy_variable else ""
     if isinstance(error, SignInError):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = f"set {' or '.join(CA_VARIABLES)} to the certificates to trust"
+        remedy = CERTIFICATE_REMEDIES.get(error.verify_code, UNKNOWN_ISSUER_REMEDY)
         return SignInError(f"{host}: certificate not trusted: {error.verify_message}", remedy)
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return SignInError(f"{host}: no complete answer in time", remedy, passing=True)
-    if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
-        # Its words may hold what was sent.
-        return SignInError(f"{host}: the answer is not HTTP or breaks off", remedy, passing=True)
     words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-    tunnel = re.match(r"Tunnel connection failed: (\d+)", words)
-    hung_up = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)  # the last in Python 3.9
-    passing = isinstance(error, (*hung_up, socket.gaierror))
-    passing = passing or (tunnel is not None and int(tunnel[1]) in RETRIED)
-    return SignInError(f"{host}: no connection: {words}", remedy, passing=passing)
+    refused = re.match(r"Tunnel connection failed: 4(?!29)", words)  # by the proxy
+    words = f"no connection: {words}"
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        words = "no complete answer in time"
+    elif isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
+        words = "the answer is not HTTP or breaks off"  # its own words may hold what was sent
+    return SignInError(f"{host}: {words}", remedy, transient=not refused)
 
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
-    """Return the JSON object in an answer. Raises SignInError if it is anything else."""
+    """Return the JSON object in an answer."""
     import json
 
     try:
@@ -402,10 +326,9 @@ def parse_object(body: bytes | str) -> dict[str, Any]:
 
 def complaint(response: Response, *secrets: str) -> str:
     """Return what an answer says of its refusal, in a line and without the secrets sent to it."""
-    try:
+    document: dict[str, Any] = {}
+    with contextlib.suppress(SignInError):
         document = parse_object(response.body)
-    except SignInError:
-        document = {}
     said = [document.get(key) for key in ("message", "error_description", "error")]
     words = next((clean(text, *secrets) for text in said if text and isinstance(text, str)), "")
     return f"answered {response.status}" + (f": {words}" if words else "")
@@ -419,337 +342,613 @@ def clean(text: str, *secrets: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:400]
 
 
-# --- Discovery -----------------------------------------------------------------------------------
+def number(value: object) -> float | None:
+    """Return a number, which may come as a string; None if it is none."""
+    return float(str(value)) if re.fullmatch(r"\d{1,10}(?:\.\d+)?", str(value)) else None
 
-LOGIN_HOSTS = ("login.microsoftonline.com", "login.windows.net", "login.microsoft.com")
-AUTHORITY_DOMAINS = tuple(domain.replace("pkgs.", "vssps.") for domain in FEED_DOMAINS)
-GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-TENANT = GUID + r"|[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+"  # or a plain domain name
+
+def setting(name: str) -> str:
+    """Return an environment variable without the white space around it, "" if it is not set."""
+    return os.environ.get(name, "").strip()
+
+
+# --- Certificates --------------------------------------------------------------------------------
+
+# ssl reads the first two by itself; the others are what az obeys:
+# https://learn.microsoft.com/cli/azure/use-azure-cli-successfully-troubleshooting
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+UNKNOWN_ISSUER_REMEDY = f"set {' or '.join(CA_VARIABLES)} to the certificates to trust"
+CLOCK_REMEDY = "check this machine's clock, then the certificate of the server or proxy"
+CERTIFICATE_REMEDIES = {  # https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+    9: CLOCK_REMEDY,
+    10: CLOCK_REMEDY,
+    62: "find out who answers in place of this host, a proxy perhaps",
+}
+
+
+def ca_setting() -> tuple[str, str]:
+    """Return the variable that names the trusted certificates, and its value; "" for none."""
+    name = next(filter(os.environ.get, CA_VARIABLES), "")
+    return name, os.environ.get(name, "")
+
+
+@functools.cache  # it takes longer to make than a TLS handshake
+def tls_context(variable: str, path: str) -> ssl.SSLContext:
+    """Return the TLS context for the outcome of ca_setting()."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not the default: that writes a key log
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if variable.startswith("SSL_"):
+            context.load_default_certs()
+        elif variable:
+            context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
+        else:
+            load_system_certificates(context)
+    except OSError as error:
+        name = variable or "the system's certificate file"
+        reason = f"{name} cannot be used: {clean(error.strerror or str(error))}"
+        raise SignInError(reason, f"correct {name}") from error
+    return context
+
+
+def load_system_certificates(context: ssl.SSLContext) -> None:
+    """Trust what the system trusts; if that is nothing, what certifi or pip bring along."""
+    import ssl
+    from importlib import import_module
+
+    if sys.platform == "win32":
+        context.load_default_certs()
+    # Elsewhere its paths are looked up here: OpenSSL takes an empty SSL_CERT_FILE at its word.
+    paths = ssl.get_default_verify_paths()
+    if os.path.isfile(paths.openssl_cafile):
+        context.load_verify_locations(cafile=paths.openssl_cafile)
+    if os.path.isdir(paths.openssl_capath) and os.listdir(paths.openssl_capath):
+        context.load_verify_locations(capath=paths.openssl_capath)
+    elif not context.cert_store_stats()["x509"]:
+        for name in ("certifi", "pip._vendor.certifi"):
+            with contextlib.suppress(ImportError):
+                return context.load_verify_locations(cafile=import_module(name).where())
+        remedy = "install ca-certificates, or set SSL_CERT_FILE"
+        raise SignInError("this system has no certificates to trust", remedy)
+
+
+# --- The feed's challenge ------------------------------------------------------------------------
+
+LOGIN_HOST = r"(?:login\.(?:microsoftonline|microsoft)\.com|login\.windows\.net)"
+GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+TENANT = rf"{GUID}|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+"  # or a plain domain name
+LOGIN_PAGE = rf"https://{LOGIN_HOST}(?::443)?/(?P<tenant>{TENANT})/?"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
 NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # instead of some refusals, for browsers
 FEED_URL_REMEDY = "check the organization and the feed in the URL"
-CHALLENGE_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-CHALLENGE = rf'({CHALLENGE_TOKEN})\s*=\s*(?:"([^"]*)"|([^\s,"]*))|({CHALLENGE_TOKEN})'
+TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 
 
-class Directory(NamedTuple):
-    """Where a feed's organization signs in: its Entra tenant, and its token service's URL."""
+class Challenge(NamedTuple):
+    """What the feed's refusal tells: where its organization signs in, and what time it is."""
 
-    tenant: str
-    authority: str
+    tenant: str  # of Entra, in lower case
+    authority: str  # the URL of the token service, without its last slash
+    clock: float  # what to add to now() for the feed's Unix time
 
     def __str__(self) -> str:
         return f"tenant {self.tenant}, authority {self.authority}"
 
 
-def discover(feed: Feed, deadline: float) -> Directory | None:
+def discover(feed: Feed, deadline: float) -> Challenge | None:
     """Ask the feed, unauthenticated, where to sign in; None if it is public and needs no sign-in.
 
-    Raises SignInError if the feed does not say or what it says is not trusted.
-    Source: the credential provider of Azure Artifacts (microsoft/artifacts-credprovider).
+    Source: https://github.com/microsoft/artifacts-credprovider
     """
     response = http(feed.url, NO_LOGIN_PAGE, deadline)
-    if response.status == 200 and feed.scope == READ:
+    is_stored_file = "/pypi/download/" in feed.url and 300 <= response.status < 400
+    if feed.scope == READ and (response.status == 200 or is_stored_file):
         return None
-    tenant = challenge_tenant(response.headers)
+    tenant = challenged_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        raise SignInError(reason, FEED_URL_REMEDY, feed_only=True)
+        raise SignInError(reason, FEED_URL_REMEDY)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
-        raise SignInError(reason, f"use a personal access token, see {feed.home}")
+        page = f"{feed.home}/_usersSettings/tokens"
+        raise SignInError(reason, f"put a personal access token of {page} into {TOKEN_VARIABLE}")
     endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
     if not endpoint:
         raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
-    return Directory(tenant, trusted_authority(endpoint))
+    pattern = rf"(https://(?:{feed.authority}))(?::443)?(/{ORGANIZATION})?/?"
+    origin, path = trusted("the feed's X-VSS-AuthorizationEndpoint", pattern, endpoint).groups("")
+    return Challenge(tenant, origin.lower() + path, unix_date(response.headers) - now())
 
 
-def challenge_tenant(headers: Message) -> str | None:
-    """Return the tenant that a challenge names, None if it names none.
+def challenged_tenant(headers: Message) -> str | None:
+    """Return the tenant that a challenge names, None if it names none."""
+    challenges = " ".join(headers.get_all("WWW-Authenticate", []))
+    uris = re.findall(r'\bauthorization_uri\s*=\s*"?([^\s,"]+)', challenges, ANY_CASE)
+    pages = [trusted("the feed's authorization_uri", LOGIN_PAGE, uri) for uri in uris]
+    others = " ".join(headers.get_all("X-VSS-ResourceTenant", []))
+    tenants = [page["tenant"] for page in pages] + re.findall(GUID, others, ANY_CASE)
+    return next((tenant.lower() for tenant in tenants if tenant != NO_TENANT), None)
 
-    Raises SignInError if the challenge leads to a login host that is not Microsoft's.
+
+def trusted(name: str, pattern: str, url: str) -> re.Match[str]:
+    """Match a URL that a token may follow. Raises SignInError for one that leads elsewhere."""
+    match = re.fullmatch(pattern, url, ANY_CASE)
+    if not match:
+        reason = f"{name} is not trusted: {clean(url)}"
+        raise SignInError(reason, "find out who set it, and what stands between you and Azure")
+    return match
+
+
+def unix_date(headers: Message) -> float:
+    """Return the Unix time of an answer, by this machine's clock if it does not tell."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):  # of one Python or another
+        return time.time()
+
+
+# --- Tokens --------------------------------------------------------------------------------------
+
+# What a token is for: a person's is exchanged; an application's, a personal access token or a
+# session token is itself the password; of one that cannot be read, the exchange will tell.
+PERSON, PASSWORD, UNREADABLE = "person", "password", "unreadable"
+# https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+ENTRA_ISSUER = rf"https://(?:sts\.windows\.net|login\.microsoftonline\.com)/{GUID}/(?:v2\.0)?"
+LONGEST_LIFE = 25 * 3600.0  # Entra and Azure DevOps grant a day at the most
+
+
+class Token(NamedTuple):
+    """A token, and what is known of it without proof; it is never shown."""
+
+    value: str
+    kind: str
+    label: str  # for a person to read
+    expires: float | None = None  # a time of now()
+
+    def __str__(self) -> str:
+        if self.expires is None:
+            return f"{self.label}, expires at an unknown time"
+        return f"{self.label}, expires in {(self.expires - now()) / 60:.0f} min"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def parse_bearer(answer: bytes | str, field: str, kind: str | None, challenge: Challenge) -> Token:
+    """Return the bearer in the JSON of az, of Entra or of a metadata service."""
+    document = parse_object(answer)
+    lifetime = number(document.get("expires_in"))
+    until = challenge.clock + now() + lifetime if lifetime else None
+    return bearer_of(document.get(field), kind, challenge, document.get("expires_on"), until)
+
+
+def bearer_of(value: object, kind: str | None, challenge: Challenge, *times: object) -> Token:
+    """Return a token of Entra with what its claims tell, and when (Unix) it is said to expire.
+
+    The kind is what the provider knows; without it the claims decide. Raises SignInError if the
+    token can be seen to be of another tenant than the challenge.
     """
-    uri = bearer_parameter(headers.get_all("WWW-Authenticate", []), "authorization_uri")
-    named = [trusted_tenant(uri)] if uri else []
-    for value in headers.get_all("X-VSS-ResourceTenant", []):
-        named += re.findall(GUID, value)
-    return next((tenant for tenant in named if tenant != NO_TENANT), None)
+    value = parse_token(value)
+    claims = read_claims(value)
+    kind = kind or claimed_kind(claims)
+    tenants = [str(claims.get("tid")).lower(), challenge.tenant]
+    if len({*tenants}) == 2 and all(re.fullmatch(GUID, tenant) for tenant in tenants):
+        reason = "the token is of tenant {}, the feed of tenant {}".format(*tenants)
+        raise SignInError(reason, "sign in with an account of the feed's tenant")
+    names = ("upn", "unique_name", "preferred_username", "appid", "oid")
+    account = next((str(claims[name]) for name in names if claims.get(name)), "an unknown account")
+    label = f"signed in as {clean(account)}" + (", an application" if kind == PASSWORD else "")
+    return Token(value, kind, label, expiry(challenge, *times, claims.get("exp")))
 
 
-def bearer_parameter(challenges: Collection[str], name: str) -> str | None:
-    """Return a parameter of the Bearer challenge among several, combined or not (RFC 9110, 11)."""
-    for challenge in challenges:
-        scheme = ""
-        for parameter, quoted, bare, word in re.findall(CHALLENGE, challenge[:4096]):
-            scheme = word.lower() or scheme
-            if scheme == "bearer" and parameter.lower() == name:
-                return str(quoted or bare)
-    return None
+def parse_token(value: object, source: str = "the answer") -> str:
+    """Return the value if it is a token that fits into a header."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        raise SignInError(f"{source} holds no usable token")
+    return value
 
 
-def trusted_tenant(uri: str) -> str:
-    """Return the tenant in the URL of a login page. Raises SignInError if it is not Microsoft's."""
-    url = split_https(uri)
-    tenant = (url["path"] or "").strip("/") if url else ""
-    if url and plain(url) and url["host"].lower() in LOGIN_HOSTS and re.fullmatch(TENANT, tenant):
-        return tenant
-    raise untrusted("authorization_uri", uri)
+def read_claims(token: str) -> dict[str, Any]:
+    """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
+    import base64
+
+    try:
+        _, payload, _ = token.split(".")
+        return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, SignInError):
+        return {}
 
 
-def trusted_authority(endpoint: str) -> str:
-    """Return the URL of a token service without its last slash.
+def claimed_kind(claims: Mapping[str, Any]) -> str:
+    """Tell a person's token, which has scopes, from an application's, which has none."""
+    if not re.fullmatch(ENTRA_ISSUER, str(claims.get("iss")), ANY_CASE):
+        return UNREADABLE
+    if claims.get("idtyp") in ("app", "user"):
+        return PERSON if claims["idtyp"] == "user" else PASSWORD
+    return PERSON if "scp" in claims else PASSWORD
 
-    Raises SignInError if it is not Microsoft's.
+
+def expiry(challenge: Challenge, *times: object) -> float | None:
+    """Return the first of some Unix times as a time of now(); None if it cannot be true."""
+    known = [when for when in map(number, times) if when is not None]
+    when = min(known, default=float("inf")) - challenge.clock
+    return when if when < now() + LONGEST_LIFE else None
+
+
+# --- Provider: a token made elsewhere ------------------------------------------------------------
+
+TOKEN_FILE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN_FILE"
+# Where BuildKit mounts the secret of this name: https://docs.docker.com/build/building/secrets/
+SECRET_FILE = f"/run/secrets/{TOKEN_VARIABLE}"
+
+
+def has_given_token() -> bool:
+    """Tell whether somebody made a token for this process."""
+    variables = (TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)
+    return any(map(setting, variables)) or os.path.exists(SECRET_FILE)
+
+
+def given_token() -> Token:
+    """Return the token that somebody made for this process, of any kind that a feed takes.
+
+    A reason names the variable and never the value.
     """
-    url = split_https(endpoint)
-    path = (url["path"] or "").rstrip("/") if url else ""
-    trusted = url and plain(url) and domain_of(url["host"], AUTHORITY_DOMAINS)
-    if url and trusted and re.fullmatch(rf"(?:/{ORGANIZATION})?", path):
-        return f"https://{url['host'].lower()}{path}"
-    raise untrusted("X-VSS-AuthorizationEndpoint", endpoint)
+    source = next(filter(setting, (TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)), SECRET_FILE)
+    value = setting(source)
+    if source != TOKEN_VARIABLE:
+        value = read_token(source, value or SECRET_FILE)
+    here = Challenge("", "", time.time() - now())  # no service tells the time
+    token = bearer_of(parse_token(value, source), None, here)
+    if token.expires is not None and token.expires <= now():
+        raise SignInError(f"the token in {source} has expired", f"put a new one into {source}")
+    if token.kind == PERSON:
+        return token
+    return token._replace(kind=PASSWORD, label=f"the token in {source}")
 
 
-def plain(url: re.Match[str]) -> bool:
-    """Tell whether a URL has a scheme and neither userinfo, query nor fragment."""
-    return bool(url["scheme"]) and url["userinfo"] is None and url["rest"] is None
+def read_token(source: str, path: str) -> str:
+    """Return the token in a file, whose path comes from the source."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(ANSWER_LIMIT + 1)
+    except OSError as error:
+        reason = f"{source} cannot be read: {error.strerror}"
+        raise SignInError(reason, f"correct {source}") from None
+    if len(content) > ANSWER_LIMIT:
+        raise SignInError(f"{source} is too long for a token", f"correct {source}")
+    return content.decode("utf-8-sig", "replace").strip()
 
 
-def untrusted(name: str, value: str) -> SignInError:
-    """Return the error for a value in the feed's challenge that leads somewhere else."""
-    reason = f"the feed's {name} is not trusted: {clean(value)}"
-    return SignInError(reason, "check that nothing stands between you and Azure DevOps")
+# --- Provider: workload identity -----------------------------------------------------------------
+
+# Azure DevOps in every tenant: https://learn.microsoft.com/rest/api/azure/devops/tokens/
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, 2.2
+GITHUB_VARIABLES = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
+# By codes of https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+ENTRA_REMEDIES = {
+    r"AADSTS700016\b": "check AZURE_CLIENT_ID: the application must be in tenant {tenant}",
+    r"AADSTS70021[123]?\b": "give the application a federated credential with {terms}",
+    r"AADSTS700024\b": "get a new assertion: GitHub's lives 5 minutes",
+    r"AADSTS7000215\b": "set AZURE_CLIENT_SECRET to the value of a client secret, not to its ID",
+    r"AADSTS7000222\b": "make a new client secret",
+    r"AADSTS7002(23|38)\b": "ask an administrator of tenant {tenant}: a policy forbids this",
+    r"AADSTS500011\b": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
+}
 
 
-# --- Providers -----------------------------------------------------------------------------------
+def remedy_for(reason: str, remedies: Mapping[str, str], **known: str) -> str:
+    """Return the first remedy whose pattern is in a reason, "" if none is."""
+    found = next((text for pattern, text in remedies.items() if re.search(pattern, reason)), "")
+    return found.format(**known)
 
-ENTRA_RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps, in every tenant
-AZ_NAMES = ("az.cmd", "az.exe") if sys.platform == "win32" else ("az",)
-AZ_SETTINGS = {
+
+def has_workload_identity() -> bool:
+    """Tell whether this process was given an application, and what proves it."""
+    proofs = map(setting, ("AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"))
+    proven = any(proofs) or all(map(setting, GITHUB_VARIABLES))
+    return bool(setting("AZURE_CLIENT_ID")) and proven
+
+
+def workload_identity(challenge: Challenge, deadline: float) -> Token:
+    """Return a bearer of the application AZURE_CLIENT_ID, for the feed's tenant.
+
+    Source: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+    """
+    from urllib.parse import urlencode
+
+    authority = setting("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
+    pattern = rf"(?:https://)?({LOGIN_HOST})(?::443)?/?"
+    url = f"https://{trusted('AZURE_AUTHORITY_HOST', pattern, authority)[1]}"
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": setting("AZURE_CLIENT_ID"),
+        "scope": f"{RESOURCE}/.default",
+    }
+    proof = setting("AZURE_CLIENT_SECRET")
+    if proof:
+        form["client_secret"] = proof
+    else:
+        proof = form["client_assertion"] = client_assertion(deadline)
+        form["client_assertion_type"] = JWT_BEARER
+    url += f"/{challenge.tenant}/oauth2/v2.0/token"
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    response = http(url, headers, deadline, body=urlencode(form).encode())
+    if response.status != 200:
+        reason = f"Entra {complaint(response, proof)}"
+        claims = read_claims(proof)  # of an assertion, of which nothing is secret
+        terms = ", ".join(f"{name} {claims.get(name)}" for name in ("iss", "sub", "aud"))
+        remedy = remedy_for(reason, ENTRA_REMEDIES, tenant=challenge.tenant, terms=terms)
+        raise SignInError(reason, remedy)
+    return parse_bearer(response.body, "access_token", PASSWORD, challenge)
+
+
+def client_assertion(deadline: float) -> str:
+    """Return a fresh assertion: the projected token of AKS, else one of GitHub Actions.
+
+    Sources: https://azure.github.io/azure-workload-identity/docs/;
+    https://docs.github.com/actions/reference/security/oidc
+    """
+    from urllib.parse import urlencode
+
+    variable = "AZURE_FEDERATED_TOKEN_FILE"
+    if setting(variable):
+        return parse_token(read_token(variable, setting(variable)), variable)
+    url, bearer = map(setting, GITHUB_VARIABLES)
+    trusted(GITHUB_VARIABLES[0], GITHUB_URL, url)
+    audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
+    url += ("&" if "?" in url else "?") + urlencode({"audience": audience})
+    headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
+    response = http(url, headers, deadline)
+    if response.status != 200:
+        reason = f"GitHub {complaint(response, bearer)}"
+        raise SignInError(reason, "give the job the permission id-token: write")
+    return parse_token(parse_object(response.body).get("value"))
+
+
+# --- Provider: the Azure CLI ---------------------------------------------------------------------
+
+AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
+TALK_LIMIT = 16 * 1024 * 1024  # bytes that a program may say
+WINDOWS = os.environ.get("SYSTEMROOT", "C:\\Windows")
+SAFE_FOLDER = WINDOWS if sys.platform == "win32" else "/"  # where only administrators can write
+AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
+    "AZURE_CLOUD_NAME": "AzureCloud",  # another would hide the accounts of this one
     "AZURE_CORE_COLLECT_TELEMETRY": "no",  # which takes a sixth of each run
     "AZURE_CORE_NO_COLOR": "true",
     "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
-IMDS = "http://169.254.169.254"
-METADATA_URL = r'http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[!"$->@-~]*)?'
-IMDS_RETRIED = RETRIED | {404, 410}  # an identity that is still being assigned
+AZ_BROKE = "The command failed with an unexpected error."  # its next error tells the reason
+# Without the scope no second factor is asked for, without the last word nothing may be stored.
+LOGIN = f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
+AZ_REMEDIES = {
+    "AADSTS700024": "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to keep "
+    f"the sign-in, run `az account get-access-token --resource {RESOURCE}` right after it",
+    "For managed identity account": "sign in to az with an account of tenant {tenant}",
+    "AADSTS|az login|cache|subscription": LOGIN,
+}
 
 
-class Token(NamedTuple):
-    """A token, what to tell a person of it, and when it expires (Unix time, 0.0 if unknown)."""
+def azure_cli(challenge: Challenge, deadline: float) -> Token:
+    """Return a bearer of the account that az is signed in as, for the feed's tenant.
 
-    value: str
-    label: str
-    expires: float
-
-    def __str__(self) -> str:
-        if not self.expires:
-            return f"{self.label}, expires at an unknown time"
-        when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self.expires))
-        return f"{self.label}, expires {when}"
-
-    def __repr__(self) -> str:
-        return f"<{self}>"  # a token is never shown
-
-
-def azure_cli(tenant: str, deadline: float) -> Token:
-    """Return a bearer of the account that az is signed in as, for a tenant.
-
-    Raises SignInError with az's own words. Source: "az account get-access-token".
+    Source: https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
     """
-    az = find_az()
+    az = next(on_path("az"), None)
     if not az:
         raise SignInError("az is not on PATH")
-    command = [az, "account", "get-access-token", "--resource", ENTRA_RESOURCE]
-    command += ["--tenant", tenant, "--output", "json"]
-    status, output, errors = run(command, min(AZ_LIMIT, deadline - time.monotonic()))
-    if status:
-        raise SignInError(az_complaint(errors.decode("utf-8", "replace")))
-    return parse_bearer(output, "accessToken")
+    words = f"account get-access-token --resource {RESOURCE} --tenant {challenge.tenant}"
+    settings = dict(AZ_SETTINGS)
+    if setting("AZURE_CONFIG_DIR"):  # which az would take as relative to where it runs
+        settings["AZURE_CONFIG_DIR"] = os.path.abspath(setting("AZURE_CONFIG_DIR"))
+    command = [az, *words.split(), "--output", "json"]
+    status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), settings)
+    if status or not output:
+        reason = az_complaint(errors)
+        raise SignInError(reason, remedy_for(reason, AZ_REMEDIES, tenant=challenge.tenant))
+    return parse_bearer(output, "accessToken", None, challenge)
 
 
-def find_az() -> str | None:
-    """Return the path of az, None without one; relative entries of PATH do not count."""
-    folders = filter(os.path.isabs, os.get_exec_path())
-    paths = (os.path.join(folder, name) for folder in folders for name in AZ_NAMES)
-    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
+def az_complaint(errors: str) -> str:
+    """Return the line of az's error output that says what is wrong."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    marked = [line[len("ERROR:") :].strip() for line in lines if line.startswith("ERROR:")]
+    reasons = [line for line in marked if not line.startswith(AZ_BROKE)]
+    return clean((reasons or lines[-1:] or ["az failed without a word"])[0])
 
 
-def run(command: list[str], limit: float) -> tuple[int, bytes, bytes]:
-    """Run a command and return its exit status, its output and its errors.
+def on_path(name: str) -> Iterator[str]:
+    """Yield the paths of a program on PATH, in order; relative entries of PATH do not count."""
+    endings = (".cmd", ".bat", ".exe") if sys.platform == "win32" else ("",)
+    for folder in filter(os.path.isabs, os.get_exec_path()):
+        for path in (os.path.join(folder, name + ending) for ending in endings):
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                yield path
 
-    When the limit (seconds) is over, or the caller is interrupted, the command is stopped with
-    everything that it started. Raises SignInError if it cannot be started or is stopped.
+
+def run(
+    command: list[str], deadline: float, settings: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run a program and return its exit status, its output and its errors.
+
+    It is stopped, with everything that it started, at the deadline and when the caller ends.
     """
     import subprocess
 
+    name, limit, said, status = os.path.basename(command[0]), deadline - now(), (b"", b""), None
     try:
         process = subprocess.Popen(
-            command,
+            command_line(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **AZ_SETTINGS},
-            cwd=safe_folder(),  # python -m azure.cli imports what lies in the working directory
+            env={**os.environ, **(settings or {})},
+            cwd=SAFE_FOLDER,  # python -m azure.cli imports what lies in the working directory
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except OSError as error:
-        raise SignInError(f"az cannot be started: {error.strerror}") from error
-    readers: list[tuple[threading.Thread, list[bytes]]] = []
+        raise SignInError(f"{name} cannot be started: {error.strerror}") from error
+    running.add(process)
     try:
-        readers += [read_apart(pipe) for pipe in (process.stdout, process.stderr) if pipe]
-        status = process.wait(max(limit, 0.1))
-        for thread, _ in readers:
-            thread.join(1)
-    except subprocess.TimeoutExpired:
-        raise SignInError(f"az gave no token within {limit:.0f} s and was stopped") from None
+        while status is None and now() < deadline and sum(map(len, said)) < TALK_LIMIT:
+            try:
+                said = process.communicate(timeout=min(0.1, max(deadline - now(), 0.0)))
+                status = process.returncode
+            except subprocess.TimeoutExpired as silence:
+                said = silence.output or b"", silence.stderr or b""
+                if process.poll() is not None:
+                    stop(process)  # what it left behind holds its pipes
     finally:
-        if process.returncode is None or any(thread.is_alive() for thread, _ in readers):
+        if status is None:
             stop(process)
-    output, errors = (b"".join(parts) for _, parts in readers)
+        running.discard(process)
+    if status is None:
+        raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
+    output, errors = (text.decode("utf-8", "replace") for text in said)
     return status, output, errors
 
 
-def read_apart(pipe: IO[bytes]) -> tuple[threading.Thread, list[bytes]]:
-    """Start to read a pipe; return the thread and the parts, not more than az has to say."""
-    parts: list[bytes] = []
-
-    def work() -> None:
-        with pipe:
-            while sum(map(len, parts)) < ANSWER_LIMIT:
-                part = os.read(pipe.fileno(), ANSWER_LIMIT)
-                if not part:
-                    break
-                parts.append(part)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread, parts
-
-
-def safe_folder() -> str:
-    """Return a folder that only an administrator can write to."""
-    return os.environ.get("SYSTEMROOT", "C:\\Windows") if sys.platform == "win32" else "/"
+def command_line(command: list[str]) -> list[str] | str:
+    """Return what starts a command; on Windows a batch file needs cmd.exe."""
+    if not command[0].endswith((".cmd", ".bat")):
+        return command
+    shell = os.path.join(WINDOWS, "System32", "cmd.exe")
+    # The outer quotes are for cmd.exe; /d keeps it from running what the registry names, too.
+    return f'"{shell}" /d /s /c ""{command[0]}" {" ".join(command[1:])}"'
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all that it started: az is a script in front of the real one."""
+    """Kill a process and what it started: az is a script in front of the real one."""
     import subprocess
 
     if sys.platform == "win32":
-        taskkill = os.path.join(safe_folder(), "System32", "taskkill.exe")
+        taskkill = os.path.join(WINDOWS, "System32", "taskkill.exe")
         command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(command, check=False, capture_output=True, timeout=5)
+            flags = subprocess.CREATE_NO_WINDOW
+            subprocess.run(command, capture_output=True, timeout=5, creationflags=flags)
+        with contextlib.suppress(OSError):
+            process.kill()
     else:
         import signal
 
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
+        process.wait(1.0)
 
 
-def az_complaint(errors: str) -> str:
-    """Return the line of az's error output that says what is wrong."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    marked = [line[len("ERROR:") :] for line in lines if line.startswith("ERROR:")]
-    return clean((marked or lines[-1:] or ["az failed without a word"])[0])
+running: set[subprocess.Popen[bytes]] = set()
 
 
-def managed_identity(tenant: str, deadline: float) -> Token:
-    """Return a bearer of the machine's managed identity, which is of its own tenant.
+@atexit.register
+def stop_running() -> None:
+    """Stop the programs that still run when the caller ends or is interrupted."""
+    for process in [*running]:
+        stop(process)
 
-    Raises SignInError if there is none. Sources: "How to use managed identities for Azure
-    resources on an Azure VM to acquire an access token"; "Use managed identities for App Service".
-    """
+
+# --- Provider: managed identity ------------------------------------------------------------------
+
+
+class MetadataService(NamedTuple):
+    """Who gives a machine a token of its identity, in places that set all the variables."""
+
+    place: str
+    variables: tuple[str, ...]  # the first holds the address, the second the secret
+    version: str = ""  # of the API; none where it asks for more than this backend does
+    secret_header: str = ""
+    client_parameter: str = "client_id"
+
+
+# The first one counts whose variables are all set.
+# https://learn.microsoft.com/azure/app-service/overview-managed-identity
+# https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
+METADATA_SERVICES = (
+    MetadataService("Service Fabric", (*APP_SERVICE, "IDENTITY_SERVER_THUMBPRINT")),
+    MetadataService("App Service", APP_SERVICE, "2019-08-01", "X-IDENTITY-HEADER"),
+    MetadataService("Azure Arc", ("IDENTITY_ENDPOINT", "IMDS_ENDPOINT")),
+    MetadataService("Azure ML", ("MSI_ENDPOINT", "MSI_SECRET"), "2017-09-01", "secret", "clientid"),
+    MetadataService("this machine", (), "2018-02-01"),
+)
+IMDS_VARIABLE, IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://169.254.169.254"
+METADATA_URL = r"http://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
+
+
+def managed_identity(challenge: Challenge, deadline: float) -> Token:
+    """Return a bearer of the machine's managed identity."""
     from urllib.parse import urlencode
 
-    url, version, headers = metadata_service()
-    query = {"api-version": version, "resource": ENTRA_RESOURCE}
-    if os.environ.get("AZURE_CLIENT_ID"):
-        query["client_id"] = os.environ["AZURE_CLIENT_ID"]
-    query_string = urlencode(query, errors="surrogateescape")
-    response = http(f"{url}?{query_string}", headers, deadline, retried=IMDS_RETRIED)
+    service = next(row for row in METADATA_SERVICES if all(map(setting, row.variables)))
+    if not service.version:
+        reason = f"the identity of {service.place} is not supported"
+        raise SignInError(reason, f"sign in with az, or set {TOKEN_VARIABLE}")
+    variable, secret_variable = service.variables or (IMDS_VARIABLE, "")
+    url, secret, retried = setting(variable), setting(secret_variable), RETRIED
+    if not service.variables:
+        url = (url or IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
+        retried |= {404, 410}  # while an identity is still being assigned
+    trusted(variable, METADATA_URL, url)
+    headers = {"Metadata": "true"}
+    if service.secret_header:
+        headers[service.secret_header] = parse_token(secret, secret_variable)
+    query = {"api-version": service.version, "resource": RESOURCE}
+    client = setting("AZURE_CLIENT_ID") or setting("DEFAULT_IDENTITY_CLIENT_ID")  # of Azure ML
+    if client:
+        query[service.client_parameter] = client
+    url += "?" + urlencode(query, errors="surrogateescape")
+    response = http(url, headers, deadline, retried=retried)
     if response.status != 200:
-        secret = headers.get("X-IDENTITY-HEADER", "")
-        raise SignInError(f"the metadata service {complaint(response, secret)}")
-    return parse_bearer(response.body, "access_token")
+        reason = f"the metadata service of {service.place} {complaint(response, secret)}"
+        raise SignInError(reason, "set AZURE_CLIENT_ID" if "specify the clientId" in reason else "")
+    return parse_bearer(response.body, "access_token", PASSWORD, challenge)
 
 
-def metadata_service() -> tuple[str, str, dict[str, str]]:
-    """Return the URL, API version and headers of App Service's endpoint or of IMDS.
-
-    Raises SignInError if the environment names it by an unusable value.
-    """
-    variable, version = "IDENTITY_ENDPOINT", "2019-08-01"
-    url, secret = os.environ.get(variable), os.environ.get("IDENTITY_HEADER")
-    headers = {"X-IDENTITY-HEADER": secret or ""}
-    if not url or not secret:
-        variable, version = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "2018-02-01"
-        url = (os.environ.get(variable) or IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
-        headers = {"Metadata": "true"}
-    if not re.fullmatch(METADATA_URL, url):
-        raise SignInError(f"{variable} is not an http URL", f"correct {variable}")
-    if not all(re.fullmatch(r"[!-~]+", value) for value in headers.values()):
-        raise SignInError("IDENTITY_HEADER is unfit for a header", "correct IDENTITY_HEADER")
-    return url, version, headers
+# --- The table of providers ----------------------------------------------------------------------
 
 
-def parse_bearer(answer: bytes, field: str) -> Token:
-    """Return the token in the JSON of az or of a metadata service. Raises SignInError."""
-    document = parse_object(answer)
-    value = parse_token(document.get(field))
-    claims = read_claims(value)
-    names = ("upn", "unique_name", "preferred_username", "appid", "oid")
-    account = next((str(claims[name]) for name in names if claims.get(name)), "unknown account")
-    expires = unix_time(document.get("expires_on")) or unix_time(claims.get("exp"))
-    return Token(value, f"signed in as {clean(account)}", expires)
+class Provider(NamedTuple):
+    """A source of tokens."""
+
+    get: Callable[[Any, float], Token]  # from the feed's challenge and a deadline
+    applies: Callable[[], bool] = lambda: True  # whether somebody configured it for this process
+    needs_challenge: bool = True  # else it gets None
+    excludes: str = ""  # the provider that is not asked where this one applies
 
 
-def parse_token(value: object) -> str:
-    """Return the value if it is a token that fits into a header. Raises SignInError if not."""
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
-        raise SignInError("the answer holds no usable token")
-    return value
-
-
-def read_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a JWT, unverified; none of an opaque token."""
-    import base64
-
-    try:
-        payload = token.split(".")[1]
-        return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, SignInError):
-        return {}
-
-
-def unix_time(value: object) -> float:
-    """Return a count of seconds, which may come as a string, as a float; 0.0 if it is none."""
-    return float(str(value)) if re.fullmatch("[0-9]{1,10}", str(value)) else 0.0
-
-
-Provider = Callable[[str, float], Token]
-PROVIDERS: dict[str, Provider] = {"azure_cli": azure_cli, "managed_identity": managed_identity}
+PROVIDERS = {  # in the order in which they are asked
+    "token": Provider(lambda *_: given_token(), has_given_token, needs_challenge=False),
+    # A pod must not silently become its node.
+    "workload_identity": Provider(
+        workload_identity, has_workload_identity, excludes="managed_identity"
+    ),
+    "azure_cli": Provider(azure_cli),
+    "managed_identity": Provider(managed_identity),
+}
 PROVIDER_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
 
 
-def chosen_providers() -> dict[str, Provider]:
-    """Return the provider that the environment or keyringrc.cfg forces, else all, in order.
-
-    Raises SignInError for an unknown name.
-    """
-    source = PROVIDER_VARIABLE
-    name = os.environ.get(source, "").strip()
+def chosen_providers() -> list[str]:
+    """Return the provider that the environment or keyringrc.cfg names, else all, in order."""
+    source, name = PROVIDER_VARIABLE, setting(PROVIDER_VARIABLE)
     if not name:
         source, name = configured_provider()
     if not name:
-        return PROVIDERS
+        return [*PROVIDERS]
     if name not in PROVIDERS:
         reason = f"{source} names an unknown provider: {clean(name)}"
         raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
-    return {name: PROVIDERS[name]}
+    if not PROVIDERS[name].applies():
+        raise SignInError(f"{source} names {name}, which is not configured", "configure it")
+    return [name]
 
 
 def configured_provider() -> tuple[str, str]:
@@ -758,186 +957,187 @@ def configured_provider() -> tuple[str, str]:
 
     try:
         from keyring.util.platform_ import config_root
-    except ImportError:
-        return "", ""
-    path = os.path.join(config_root(), "keyringrc.cfg")
-    if not os.path.isabs(path):
+
+        path = os.path.join(config_root(), "keyringrc.cfg")
+    except (ImportError, RuntimeError, KeyError):  # there is no keyring, or no home
         return "", ""
     config = RawConfigParser()
     try:
-        config.read(path, encoding="utf-8")
+        config.read(path if os.path.isabs(path) else (), encoding="utf-8")
     except (Error, ValueError, OSError) as error:
         raise SignInError(f"{path} cannot be read: {type(error).__name__}", "correct it") from error
     return path, config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
-# --- Exchange ------------------------------------------------------------------------------------
+# --- The exchange for a session token ------------------------------------------------------------
+
+SESSION_LIFE = 4 * 3600.0  # seconds to ask for; the service may grant less
+UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def feed_password(feed: Feed, authority: str, bearer: Token, deadline: float) -> Token:
-    """Return what the feed takes as the password: a session token, or an application's bearer.
+def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: float) -> Token:
+    """Exchange a bearer for a session token of the feed's organization and scope.
 
-    Azure DevOps grants no session token to service principals and managed identities; their
-    bearer serves itself. Raises SignInError if the bearer is refused.
-    """
-    if is_application(read_claims(bearer.value)):
-        return bearer._replace(label="the application's own Entra token")
-    return session_token(feed, authority, bearer, deadline)
-
-
-def is_application(claims: Mapping[str, Any]) -> bool:
-    """Tell by its claims whether a token is an application's; in doubt it is a person's.
-
-    Source: "Access token claims reference", Microsoft identity platform documentation.
-    """
-    if claims.get("idtyp") in ("app", "user"):
-        return bool(claims["idtyp"] == "app")
-    return "roles" in claims and "scp" not in claims
-
-
-def session_token(feed: Feed, authority: str, bearer: Token, deadline: float) -> Token:
-    """Exchange a person's bearer for a session token of the feed's organization and scope.
-
-    Raises SignInError if Azure DevOps refuses.
-    Source: the credential provider of Azure Artifacts (microsoft/artifacts-credprovider).
+    Source: https://github.com/microsoft/artifacts-credprovider
     """
     import json
 
+    url = f"{challenge.authority}/_apis/Token/SessionTokens"
+    url += "?tokenType=SelfDescribing&api-version=5.0-preview.1"
     headers = {
         "Authorization": f"Bearer {bearer.value}",
         "Accept": "application/json",
         "Content-Type": "application/json",
         **NO_LOGIN_PAGE,
     }
-    request = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss"}
-    url = f"{authority}/_apis/Token/SessionTokens?api-version=5.0-preview.1"
-    response = http(url, headers, deadline, body=json.dumps(request).encode())
+    until = time.strftime(UTC, time.gmtime(challenge.clock + now() + SESSION_LIFE))
+    wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss", "validTo": until}
+    response = http(url, headers, deadline, body=json.dumps(wishes).encode())
+    if response.status == 400:
+        del wishes["validTo"]
+        response = http(url, headers, deadline, body=json.dumps(wishes).encode())
     if response.status != 200:
-        raise refusal(feed, response, bearer)
+        return unexchanged(feed, challenge, bearer, response)
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
-    expires = iso_time(document.get("validTo")) or unix_time(read_claims(value).get("exp"))
-    scope = clean(str(document.get("scope")), bearer.value, value)
-    return Token(value, f"scope {scope}", expires)
+    label = f"scope {clean(str(document.get('scope')), bearer.value, value)}"
+    times = unix_time(document.get("validTo")), read_claims(value).get("exp")
+    return Token(value, PASSWORD, label, expiry(challenge, *times))
 
 
-def refusal(feed: Feed, response: Response, bearer: Token) -> SignInError:
-    """Return why Azure DevOps gave no session token."""
+def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Response) -> Token:
+    """Return a refused bearer that may be an application's, to which an exchange is not granted.
+
+    Raises SignInError for every other, or if the refusal tells what else is wrong.
+    """
+    reason, remedy = f"Azure DevOps {complaint(response, bearer.value)}", ""
+    said = " ".join(response.headers.get_all("WWW-Authenticate", []))
+    if "insufficient_claims" in said:
+        claims = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
+        login = LOGIN.format(tenant=challenge.tenant)
+        login += f" --claims-challenge {claims[1]}" if claims else ""
+        raise SignInError("the sign-in was revoked", f"az logout; {login}")
     if b"TF401444" in response.body:
         remedy = f"sign in once at {feed.home} with a browser, then try again"
-        return SignInError("Azure DevOps does not know this account yet (TF401444)", remedy)
-    if 300 <= response.status < 400:
-        reason = f"Azure DevOps answered {response.status}, to a sign-in page"
-        return SignInError(reason, "ask your administrator about conditional access policies")
-    words = complaint(response, bearer.value)
-    if response.status in RETRIED:
-        return SignInError(f"Azure DevOps has trouble: {words}", "try again later")
-    return SignInError(f"Azure DevOps refused the token: {words}")
+        if bearer.kind == UNREADABLE:
+            remedy += "; an application must be added to the organization by an administrator"
+        raise SignInError("Azure DevOps does not know this account yet (TF401444)", remedy)
+    if bearer.kind == UNREADABLE and response.status in (401, 403):
+        return bearer._replace(kind=PASSWORD, label=f"the token itself, for {reason}")
+    if response.status == 401:
+        remedy = f"check that this account is a member of {feed.organization}"
+    elif response.status == 403:
+        remedy = f"sign in at {feed.home} with a browser, then try again"
+    elif 300 <= response.status < 400:  # to a page for browsers
+        remedy = "ask your administrator about conditional access policies"
+    elif response.status in RETRIED:
+        remedy = "try again later"
+    raise SignInError(reason, remedy)
 
 
-def iso_time(value: object) -> float:
-    """Return a UTC time like 2026-01-01T01:00:00.123Z as Unix time; 0.0 if it is none."""
-    from datetime import datetime, timezone
+def unix_time(value: object) -> float | None:
+    """Return a time like 2026-01-01T01:00:00.123Z as Unix time; None if it is none."""
+    from calendar import timegm
 
-    time_and_zone = re.fullmatch(r"([0-9T:-]{19})(?:\.[0-9]+)?(?:Z|\+00:00)", str(value))
-    try:
-        naive = datetime.fromisoformat(time_and_zone[1] if time_and_zone else "")
-    except ValueError:
-        return 0.0
-    return min(max(naive.replace(tzinfo=timezone.utc).timestamp(), 0.0), 9999999999.0)
+    with contextlib.suppress(ValueError):
+        return float(timegm(time.strptime(re.sub(r"\.\d+", "", str(value)), UTC)))
+    return None
 
 
 # --- The whole sign-in ---------------------------------------------------------------------------
 
-T = TypeVar("T")
-
 
 class Step(NamedTuple):
-    """A step of a sign-in, the seconds it took, and what it found or why it failed."""
+    """A step of a sign-in: what it found, or why it failed."""
 
     name: str
-    seconds: float
     found: object = None
     error: SignInError | None = None
-    provider: str = ""
-    password: Token | None = None  # what the feed takes; only from the last step of a sign-in
+    seconds: float = 0.0
 
     def __str__(self) -> str:
-        if self.error:
-            return str(self.error) + (f"; {self.error.remedy}" if self.error.remedy else "")
-        return str(self.found)
+        remedy = f"\n    {self.error.remedy}" if self.error and self.error.remedy else ""
+        return f"{self.name}: {self.error or self.found}{remedy}"
 
 
-def sign_in(feed: Feed, providers: Mapping[str, Provider], deadline: float) -> Iterator[Step]:
-    """Take the steps of a sign-in, one at a time; the first password need not be the last."""
-    step, directory = take("discovery", discover, feed, deadline)
-    if not directory:
-        yield step if step.error else step._replace(found="a public feed needs no credentials")
-        return
-    yield step
-    for name, provider in providers.items():
-        step, bearer = take(name, provider, directory.tenant, deadline)
-        yield step._replace(provider=name)
-        if bearer:
-            step, password = take(
-                f"{name}, session token", feed_password, feed, directory.authority, bearer, deadline
-            )
-            yield step._replace(provider=name, password=password)
+Report = Callable[[Step], None]
 
 
-def take(name: str, function: Callable[..., T], *arguments: object) -> tuple[Step, T | None]:
-    """Take a step; return it, and the function's result or None if it failed."""
-    started = time.monotonic()
+def take(report: Report, name: str, function: Callable[..., T], *arguments: object) -> T | None:
+    """Take a step and report it; return what the function returns, None if it fails."""
+    started = now()
     try:
         found = function(*arguments)
     except SignInError as error:
-        return Step(name, time.monotonic() - started, error=error), None
-    return Step(name, time.monotonic() - started, found), found
+        report(Step(name, None, error, now() - started))
+        return None
+    report(Step(name, found or "a public feed needs no credentials", None, now() - started))
+    return found
 
 
-def failure(feed: Feed, steps: Collection[Step]) -> str:
-    """Return the warning for a sign-in that failed: why each step did, and what to do."""
-    lines = [f"no credentials for {feed.url}"]
-    lines += [f"  {step.name}: {step}" for step in steps if step.error]
-    return "\n".join(filter(None, [*lines, login_advice(steps)]))
+def sign_in(
+    feed: Feed, names: Iterable[str], deadline: float, report: Report
+) -> Iterator[tuple[str, Token]]:
+    """Yield each provider that signs in, with the password for the feed; report each step.
 
+    A public feed needs no password, so no provider that depends on its challenge is asked.
+    """
 
-def login_advice(steps: Collection[Step]) -> str:
-    """Return how to sign in to the tenant that was found; "" if none was, or az was not tried."""
-    tenants = [step.found.tenant for step in steps if isinstance(step.found, Directory)]
-    az_tried = any(step.provider == "azure_cli" for step in steps)
-    return f"To sign in: az login --tenant {tenants[0]}" if tenants and az_tried else ""
+    @functools.cache  # the step is taken when a token first needs it
+    def challenge() -> Challenge | None:
+        return take(report, "discovery", discover, feed, deadline)
+
+    excluded: set[str] = set()
+    for name in names:
+        provider = PROVIDERS[name]
+        if name in excluded or not provider.applies():
+            report(Step(name, "not configured"))
+            continue
+        excluded.add(provider.excludes)
+        if provider.needs_challenge and not challenge():
+            return
+        asked = challenge() if provider.needs_challenge else None
+        bearer = take(report, name, provider.get, asked, deadline)
+        if bearer and bearer.kind == PASSWORD:
+            yield name, bearer
+        elif bearer and challenge():
+            arguments = (feed, challenge(), bearer, deadline)
+            password = take(report, f"{name}, session token", session_token, *arguments)
+            if password:
+                yield name, password
 
 
 # --- The keyring class ---------------------------------------------------------------------------
 
 USERNAME = "VssSessionToken"  # by custom; Azure DevOps looks at the password alone
 DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
+SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
+EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
 
 
 class Memory(NamedTuple):
-    """The outcome of a sign-in: the password or None, and when it was made and is to be renewed."""
+    """The outcome of a sign-in: the password or None, and the time of now() until it counts."""
 
     password: Token | None
-    made: float  # a time.monotonic()
-    renewal: float  # Unix time
-
-    def holds(self, asked: float) -> bool:
-        """Tell whether it serves a request made at a time.monotonic(); it may have waited."""
-        if self.password and time.time() < self.renewal:
-            return True
-        return self.made >= asked or (not self.password and asked - self.made < FAILURE_MEMORY)
+    until: float
 
 
-def remember(password: Token | None) -> Memory:
-    """Return the memory of a sign-in that ends now: a token is renewed before it expires."""
-    lifetime = password.expires - time.time() if password else 0.0
-    renewal = time.time() + max(lifetime - EXPIRY_MARGIN, lifetime / 2)
-    return Memory(password, time.monotonic(), renewal)
+memories: dict[object, Memory] = {}  # by the feed's credential_key
+locks: dict[object, threading.RLock] = {}  # likewise
+if hasattr(os, "register_at_fork"):  # what the parent's threads hold and run is not the child's
+    os.register_at_fork(after_in_child=locks.clear)
+    os.register_at_fork(after_in_child=running.clear)
 
 
-memories: dict[object, Memory] = {}  # by the feed's account; by its URL if it concerns no other
-locks: dict[object, threading.Lock] = {}  # by the feed's account
+def remember(password: Token | None, old: Memory | None) -> Memory:
+    """Return the memory of a sign-in that ends now; if it failed, the old token may still serve."""
+    if password and password.expires:
+        life = password.expires - now()
+        return Memory(password, now() + max(life - EXPIRY_MARGIN, life / 2))
+    if not password and old and old.password and (old.password.expires or 0.0) > now():
+        tell(logging.DEBUG, f"the renewal failed, the old token still serves: {old.password}")
+        return Memory(old.password, min(now() + SHORT_MEMORY, old.password.expires or 0.0))
+    return Memory(password, now() + SHORT_MEMORY)
 
 
 class ReadOnlyError(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -945,7 +1145,14 @@ class ReadOnlyError(PasswordSetError, PasswordDeleteError, NotImplementedError):
 
 
 class ArtifactsKeyringBackend(KeyringBackend):
-    """Keyring backend for Azure DevOps Artifacts feeds: what fails is logged, never raised."""
+    """Keyring backend for Azure DevOps Artifacts feeds: what fails is logged, never raised.
+
+    A tool that vendors this file can do without keyring:
+
+        credential = ArtifactsKeyringBackend().get_credential(feed_url, None)
+        if credential:
+            session.auth = credential.username, credential.password
+    """
 
     priority = 9.9  # asked before all others, below the chainer's 10
 
@@ -956,12 +1163,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
     def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
         """Return the credential for a feed, under the username given if any; None without one."""
-        try:
-            feed = parse_feed(service)
-            password = self._recall(feed) if feed else None
-        except Exception as error:  # one would turn keyring off in pip, and crash others
-            tell(logging.WARNING, f"please report this: {whereabouts(error)}")
-            return None
+        feed = parse_feed(service)
+        password = self._recall(feed) if feed else None
         return SimpleCredential(username or USERNAME, password.value) if password else None
 
     def set_password(self, service: str, username: str, password: str) -> None:
@@ -975,36 +1178,64 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def _recall(self, feed: Feed) -> Token | None:
         """Return the password for a feed, from memory or else by a sign-in; None if it has none.
 
-        Who waited for another thread's sign-in to the same account takes its outcome.
+        Who waits for another thread's sign-in takes its outcome.
         """
-        asked = time.monotonic()
-        lock = locks.setdefault(feed.account, threading.Lock())
-        if not lock.acquire(timeout=SIGN_IN_LIMIT):
+        deadline = now() + SIGN_IN_LIMIT
+        lock = locks.setdefault(feed.credential_key, threading.RLock())
+        try:
+            wait(lambda seconds: lock.acquire(timeout=seconds), deadline)
+            memory = memories.get(feed.credential_key)
+            if memory and now() < memory.until:
+                return memory.password
+            return self._sign_in(feed, memory, deadline)
+        except TimeoutError:
             tell(logging.WARNING, "another thread's sign-in does not end")
             return None
-        try:
-            for memory in filter(None, map(memories.get, (feed.account, feed.url))):
-                if memory.holds(asked):
-                    return memory.password
-            return self._sign_in(feed, asked + SIGN_IN_LIMIT)
         finally:
-            lock.release()
+            with contextlib.suppress(RuntimeError):  # an interrupt may come before it is acquired
+                lock.release()
 
-    def _sign_in(self, feed: Feed, deadline: float) -> Token | None:
-        """Sign in, log the steps, and remember the outcome."""
-        step, providers = take("configuration", chosen_providers)
-        steps = [step]
-        for step in sign_in(feed, providers, deadline) if providers else ():
-            tell(logging.DEBUG, f"{step.name}: {step} ({step.seconds:.2f} s)")
+    def _sign_in(self, feed: Feed, old: Memory | None, deadline: float) -> Token | None:
+        """Sign in, log the steps, and remember the outcome unless it is this feed's alone."""
+        steps: list[Step] = []
+
+        def report(step: Step) -> None:
             steps.append(step)
-            if step.password:
-                break
-        is_public = not step.password and not step.error
-        feed_only = is_public or (step.error is not None and step.error.feed_only)
-        memories[feed.url if feed_only else feed.account] = remember(step.password)
-        if step.error:
-            tell(logging.WARNING, failure(feed, steps))
-        return step.password
+            tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
+
+        password = None
+        try:
+            password = in_time(lambda: first_password(feed, deadline, report), deadline)
+        except TimeoutError:
+            report(Step("time", error=SignInError(f"no end within {SIGN_IN_LIMIT:.0f} s")))
+        except BaseException:  # an interrupt, or what a signal handler of the caller raises
+            stop_running()
+            raise
+        memory = remember(password, old)
+        errors = {step.name: step.error for step in steps if step.error}
+        discovery = errors.get("discovery")
+        if password or (errors and not (discovery and not discovery.transient)):
+            memories[feed.credential_key] = memory
+        if errors and not memory.password:
+            failed = [str(step) for step in steps if step.error]
+            tell(logging.WARNING, "\n  ".join([f"no credentials for {feed.url}", *failed]))
+        return memory.password
+
+
+def first_password(feed: Feed, deadline: float, report: Report) -> Token | None:
+    """Return the password from the first provider that signs in, None if none does."""
+    from traceback import extract_tb
+
+    try:
+        for _, password in sign_in(feed, chosen_providers(), deadline, report):
+            return password
+    except SignInError as error:
+        report(Step("configuration", error=error))
+    except Exception as error:  # it would turn keyring off in pip, and crash others
+        place = extract_tb(error.__traceback__)[-1]  # and not its words, which may hold a secret
+        where = f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
+        report(Step("defect", error=SignInError(f"please report this: {where}")))
+    return None
 
 
 def tell(level: int, text: str) -> None:
@@ -1013,173 +1244,177 @@ def tell(level: int, text: str) -> None:
         log.log(level, "%s", f"artifacts-keyring-nofuss: {text}")
 
 
-def whereabouts(error: Exception) -> str:
-    """Return the kind and the place of an exception, not its words: they may hold a secret."""
-    from traceback import extract_tb
-
-    place = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
-
-
-def debug_to_stderr() -> None:
-    """Show every step on stderr, and there alone: pip would show it on stdout."""
-    log.addHandler(logging.StreamHandler())
+if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+    log.addHandler(logging.StreamHandler())  # to stderr alone: pip would show it on stdout
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
 
-if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-    debug_to_stderr()
-
-
 # --- The diagnosis: python -m artifacts_keyring_nofuss URL ---------------------------------------
 
+MODULE = os.path.splitext(os.path.basename(__file__))[0]
+EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
+COMMAND_REMEDY = "run uv tool install keyring --with artifacts-keyring-nofuss, and put it first"
 FEED_REMEDIES = {
-    401: "the feed does not know this account: ask an administrator to add it to the organization",
-    403: "ask the feed's owner for a role: Reader to install, Contributor to upload",
+    401: "let an administrator add this account to the organization",
+    403: "ask the feed's owner for a role: Reader to install, Contributor to upload; a token that "
+    "was made for reading cannot upload",
     404: FEED_URL_REMEDY,
 }
 
 
-def diagnose(url: str) -> Iterator[Step]:
-    """Take the steps of keyring, and those around it; the last asks the feed, if it gets so far."""
-    deadline = time.monotonic() + SIGN_IN_LIMIT
-    step, feed = take("feed", served_feed, url)
-    yield step
-    yield take("keyring", keyring_order)[0]
+def diagnose(url: str, report: Report) -> None:
+    """Take keyring's steps and those around it; the last one asks the feed, if it comes so far."""
+    deadline = now() + SIGN_IN_LIMIT
+    feed = take(report, "feed", served_feed, url)
+    take(report, "keyring", keyring_order)
+    take(report, "keyring command", keyring_command)
     if not feed:
         return
-    yield take("proxy", shown_proxy, feed.host)[0]
-    yield take("certificates", certificates)[0]
-    step, chosen = take("providers", chosen_providers)
-    yield step._replace(found=", ".join(chosen or ()))
-    password = None
-    for step in sign_in(feed, PROVIDERS, deadline):
-        if step.password and not password and step.provider in (chosen or ()):
-            password = step.password
-            step = step._replace(found=f"{step.found}; this is what keyring uses")
-        yield step
-    if password:
-        yield take("feed's answer", ask_feed, feed, password, deadline)[0]
+    take(report, "network", network, feed)
+    chosen = take(report, "providers", chosen_providers) or []
+    passwords = dict(sign_in(feed, PROVIDERS, deadline, report))
+    used = next((name for name in chosen if name in passwords), None)
+    if used:
+        take(report, "the feed", ask_feed, feed, used, passwords[used], deadline)
 
 
 def served_feed(url: str) -> Feed:
-    """Return the feed that a URL means. Raises SignInError if it is not one that is served."""
+    """Return the feed that a URL means."""
     feed = parse_feed(url)
     if not feed:
-        example = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
         reason = "this is not the URL of an Azure Artifacts feed"
-        raise SignInError(reason, f"give a URL like {example}")
+        raise SignInError(reason, f"give a URL like {EXAMPLE_URL}")
     return feed
 
 
 def keyring_order() -> str:
-    """Tell when keyring asks this backend. Raises SignInError if it does not."""
+    """Tell when keyring asks this backend."""
     try:
         from importlib.metadata import version
 
         import keyring
 
         active = keyring.get_keyring()
-        chain = [type(backend) for backend in getattr(active, "backends", [active])]
+        kinds = [type(backend) for backend in getattr(active, "backends", [active])]
         release = version("keyring")
     except Exception as error:
         reason = f"keyring does not start: {type(error).__name__}: {clean(str(error))}"
         remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
         raise SignInError(reason, remedy) from error
-    this = f"{__spec__.name if __spec__ else __name__}.{ArtifactsKeyringBackend.__name__}"
-    names = [f"{kind.__module__}.{kind.__name__}" for kind in chain]
-    names = [name for name in names if not name.startswith("__main__.")]  # it is this very run
-    if this not in names:
+    # This very run is __main__, which keyring does not find in another process.
+    names = [
+        f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__ != "__main__"
+    ]
+    ours = [name for name in names if f".{name}".endswith(f".{MODULE}.ArtifactsKeyringBackend")]
+    if not ours:
         reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
         remedy = "install this package beside keyring and unset PYTHON_KEYRING_BACKEND"
         raise SignInError(reason, remedy)
-    before = ", ".join(names[: names.index(this)])
+    before = ", ".join(names[: names.index(ours[0])])
     return f"keyring {release} asks this backend " + (f"after {before}" if before else "first")
 
 
-def shown_proxy(host: str) -> str:
-    """Tell which proxy a request to the host goes through. Raises SignInError if it is unusable."""
-    return re.sub("^(http://)?(.*@)?", "", proxy_setting(host).get("https", "none"))
+def keyring_command() -> str:
+    """Tell whether the keyring command on PATH, which uv and pip may run, has this backend."""
+    from pathlib import Path
+
+    first, *others = [*on_path("keyring")] or [""]
+    if not first:
+        return "none on PATH; uv, and pip by subprocess, need one"
+    root = Path(os.path.realpath(first)).parents[1]
+    beside = [*root.glob("[Ll]ib/site-packages/keyring-[0-9]*-info")]
+    beside += root.glob("lib/python3*/*-packages/keyring-[0-9]*-info")
+    name = f"{first} ({beside[0].name.rpartition('.')[0] if beside else 'of unknown version'})"
+    if lists_this(first):
+        return f"{name} lists this backend"
+    better = next(filter(lists_this, others), None)
+    folders = [os.path.dirname(path) for path in (better or "", first)]
+    remedy = "on PATH, put {} before {}".format(*folders) if better else COMMAND_REMEDY
+    raise SignInError(f"{name} does not list this backend", remedy)
 
 
-def certificates() -> str:
-    """Tell which certificates are trusted. Raises SignInError if they cannot be used."""
+def lists_this(command: str) -> bool:
+    """Tell whether a keyring command lists this backend; one that fails does not."""
+    with contextlib.suppress(SignInError):
+        return f"{MODULE}.Artifacts" in run([command, "--list-backends"], now() + COMMAND_LIMIT)[1]
+    return False
+
+
+def network(feed: Feed) -> str:
+    """Tell the proxy, without its password, and whose certificates are trusted."""
+    proxy = re.sub("^(http://)?(.*@)?", "", proxy_setting(feed.host).get("https", "none"))
     variable, path = ca_setting()
     tls_context(variable, path)
-    if path and not any(map(os.path.exists, [path, *path.split(os.pathsep)])):
+    if path and not any(map(os.path.exists, path.split(os.pathsep))):  # of which ssl is silent
         raise SignInError(f"{variable} cannot be used: no such file", f"correct {variable}")
-    return f"{variable}={path}" if path else "the system's"
+    return f"proxy {proxy}, certificates " + (f"{variable}={path}" if path else "of the system")
 
 
-def ask_feed(feed: Feed, password: Token, deadline: float) -> str:
-    """Ask the feed's index with a credential. Raises SignInError unless it is accepted."""
+def ask_feed(feed: Feed, name: str, password: Token, deadline: float) -> str:
+    """Ask the feed's index with the password of a provider."""
     from base64 import b64encode
 
     basic = b64encode(f"{USERNAME}:{password.value}".encode()).decode()
     index = re.sub("/upload/$", "/simple/", feed.url, flags=re.I)  # which answers a GET
     response = http(index, {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}, deadline)
-    if response.status == 200:
-        return "200, the feed accepts the credential"
-    remedy = FEED_REMEDIES.get(response.status, "try again later")
-    raise SignInError(complaint(response, password.value, basic), remedy)
-
-
-def advice(steps: Collection[Step], accepted: bool) -> str:
-    """Return the one line that says what to do."""
-    failed = [step for step in steps if step.error and not (accepted and step.provider)]
-    remedies = [step.error.remedy for step in failed if step.error and step.error.remedy]
-    if not failed:
-        return "Nothing to do: keyring's clients can use this feed."
-    if not remedies and any(step.password for step in steps):
-        return f"To do: let keyring use a provider that works, see {PROVIDER_VARIABLE}"
-    return f"To do: {remedies[0]}" if remedies else login_advice(steps)
+    if response.status != 200:
+        remedy = FEED_REMEDIES.get(response.status, "try again later")
+        raise SignInError(complaint(response, password.value, basic), remedy)
+    return f"accepts the password of {name}, which keyring uses"
 
 
 def main() -> int:
-    """Tell step by step whether and why (not) keyring's clients get at a feed."""
+    """Tell step by step whether keyring's clients get at a feed, and what to do if not."""
+    import json
+    import platform
     from argparse import ArgumentParser
 
-    parser = ArgumentParser(prog="python -m artifacts_keyring_nofuss", description=main.__doc__)
+    parser = ArgumentParser(prog=f"python -m {MODULE}", description=main.__doc__)
     parser.add_argument("url", help="the feed's URL, as your client has it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for a report")
+    parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for a log in ASCII
-    steps = []
-    for step in diagnose(options.url):
+    steps: list[Step] = []
+
+    def report(step: Step) -> None:
         steps.append(step)
         if not options.json:
-            print(f"{mark(step)} {step.name}: {step} ({step.seconds:.2f} s)", flush=True)
-    accepted = not steps[-1].error and steps[-1].name in ("feed's answer", "discovery")
+            say(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}")
+
+    diagnose(options.url, report)
+    accepted = not steps[-1].error and steps[-1].name in ("the feed", "discovery")
+    # Where one provider works, it does not matter why another one does not.
+    matter = [s for s in steps if not accepted or s.name.partition(",")[0] not in PROVIDERS]
+    remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
+    advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
-        print_json(steps, accepted)
+        versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}
+        rows = [
+            {"name": s.name, "ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps
+        ]
+        verdict = {"accepted": accepted, "advice": advice}
+        say(json.dumps({"versions": versions, "steps": rows, **verdict}))
     else:
-        print(advice(steps, accepted))
+        say(advice)
     return 0 if accepted else 1
 
 
-def mark(step: Step) -> str:
-    """Return + or - for a step, coloured on a terminal unless NO_COLOR is set."""
-    sign, colour = ("-", 31) if step.error else ("+", 32)
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        return f"\033[{colour}m{sign}\033[0m"
-    return sign
-
-
-def print_json(steps: Collection[Step], accepted: bool) -> None:
-    """Print the steps as one JSON object, for a bug report."""
-    import json
-    import platform
-
-    versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}
-    rows = [
-        {"name": step.name, "ok": not step.error, "text": str(step), "seconds": step.seconds}
-        for step in steps
-    ]
-    verdict = {"accepted": accepted, "advice": advice(steps, accepted)}
-    print(json.dumps({"versions": versions, "steps": rows, **verdict}))
+def say(text: str) -> None:
+    """Print a text, with escapes for what the encoding of stdout lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except OSError as error:  # stdout is closed or full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes at its end
+        print(f"stdout: {error.strerror}", file=sys.stderr)
+        status = 1
+    sys.exit(status)

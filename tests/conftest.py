@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple
 
 import pytest
 
 from simulated_azure import Azure
 
+DIALS = {"RETRY_PAUSE": 0.01}  # of every process under test
 PRELUDE = """
 import json, keyring, artifacts_keyring_nofuss as module
 def ask(service, username=None):
@@ -19,6 +20,10 @@ def ask(service, username=None):
     return credential and [credential.username, credential.password]
 def show(value):
     print(json.dumps(value), flush=True)
+for name, value in {dials!r}.items():
+    assert hasattr(module, name), name
+    setattr(module, name, value)
+{script}
 """
 
 
@@ -35,6 +40,7 @@ class Outcome(NamedTuple):
         return value
 
 
+Dials = Mapping[str, object]  # constants of the module, and the values they have in a test
 Python = Callable[..., Outcome]
 Ask = Callable[..., Outcome]
 
@@ -45,14 +51,23 @@ def azure() -> Iterator[Azure]:
         yield azure
 
 
+def command(script: str, dials: Dials | None = None) -> list[str]:
+    """Return the command line of a script that has ask(), show() and the module, dialled so."""
+    return [sys.executable, "-c", PRELUDE.format(dials={**DIALS, **(dials or {})}, script=script)]
+
+
 @pytest.fixture
 def python(azure: Azure) -> Python:
-    """Run a script, with ask(), show() and the module, in a process that sees the Azure."""
+    """Run a script, as command() makes it, in a process that sees the Azure."""
 
-    def run(script: str, **variables: str) -> Outcome:
-        command = [sys.executable, "-c", PRELUDE + script]
-        env = azure.environment(**variables)
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    def run(script: str, *, dials: Dials | None = None, **variables: str) -> Outcome:
+        done = subprocess.run(
+            command(script, dials),
+            env=azure.environment(**variables),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         values = [json.loads(line) for line in done.stdout.splitlines()]
         return Outcome(values, done.stdout, done.stderr)
@@ -64,7 +79,9 @@ def python(azure: Azure) -> Python:
 def ask(python: Python) -> Ask:
     """Ask the real keyring for a credential, in a process of its own."""
 
-    def run(service: str, username: str | None = None, **variables: str) -> Outcome:
-        return python(f"show(ask({service!r}, {username!r}))", **variables)
+    def run(
+        service: str, username: str | None = None, *, dials: Dials | None = None, **variables: str
+    ) -> Outcome:
+        return python(f"show(ask({service!r}, {username!r}))", dials=dials, **variables)
 
     return run

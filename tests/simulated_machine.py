@@ -1,0 +1,79 @@
+"""The machine that a process under test sees: a home, and a PATH with keyring and az."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+class Machine:
+    """A folder that stands for a machine, on every platform; delete() removes it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="simulated-azure-")).resolve()
+        self.bin, self.home = self.folder / "bin", self.folder / "home"
+        self.bin.mkdir()
+        self.home.mkdir()
+        self.command("keyring", sys.executable, "-m", "keyring")
+
+    def delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return an environment that has nothing of the real machine but what a process needs."""
+        windows = {}
+        if os.name == "nt":
+            windows = {name: os.environ[name] for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC")}
+            folders = ["USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
+            windows.update(dict.fromkeys(folders, str(self.home)), PYTHONIOENCODING="utf-8")
+        return {"PATH": str(self.bin), "HOME": str(self.home), **windows, **variables}
+
+    def executable(self, name: str, script: str) -> None:
+        """Put a shell script on PATH (not on Windows)."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def command(self, name: str, *command: str) -> None:
+        """Put a command on PATH that runs another one, not in its place but as its child."""
+        if os.name == "nt":
+            (self.bin / f"{name}.cmd").write_text(f"@{subprocess.list2cmdline(command)} %*\n")
+        else:
+            self.executable(name, f'{shlex.join(command)} "$@"\nexit $?')
+
+    def az(self, source: str) -> None:
+        """Put an az on PATH: Python that records its arguments, then runs the source.
+
+        Like the real one it is a script that starts Python as its child. The source finds os, sys
+        and time imported, and can import the standard library.
+        """
+        log = str(self.folder / "az.log")
+        record = f'open({log!r}, "ab", 0).write((" ".join(sys.argv[1:]) + "\\n").encode())'
+        path = self.folder / "az.py"
+        path.write_text(f"import os, sys, time\n{record}\n{source}\n", encoding="utf-8")
+        self.command("az", sys.executable, "-I", "-S", "-X", "utf8", str(path))
+
+    def az_says(self, stdout: str | bytes = "", stderr: str | bytes = "", status: int = 0) -> None:
+        """Put an az on PATH that says this and ends."""
+        out, err = (text if isinstance(text, bytes) else text.encode() for text in (stdout, stderr))
+        write = f"sys.stdout.buffer.write({out!r}); sys.stderr.buffer.write({err!r})"
+        self.az(f"{write}; sys.exit({status})")
+
+    def az_fails(self, errors: str) -> None:
+        """Put an az on PATH that fails with these words."""
+        self.az_says(stderr=f"{errors}\n", status=1)
+
+    def az_not_signed_in(self) -> None:
+        """Put an az on PATH that nobody is signed in to."""
+        self.az_fails("ERROR: Please run 'az login' to setup account.")
+
+    @property
+    def az_runs(self) -> list[str]:
+        """The arguments of each run of az so far."""
+        path = self.folder / "az.log"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
