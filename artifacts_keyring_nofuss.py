@@ -70,7 +70,7 @@ class Cloud(NamedTuple):
     """Azure DevOps at one domain of feeds."""
 
     authority: str  # a pattern: the hosts of its token service, the only ones to see a bearer
-    home: str  # an organization's own page
+    web_page: str  # an organization's own
     organization_in_host: bool = False  # else it is the first segment of the path
 
 
@@ -86,8 +86,8 @@ CLOUDS = {
     "pkgs.vsts.me": Cloud(rf"{SUBDOMAINS}vssps\.vsts\.me", "https://{}.vsts.me", True),
 }
 ORGANIZATION = r"[a-z0-9][a-z0-9._-]*"
-# Narrower than the standard: what two parsers could read as two hosts does not match. Without a
-# scheme, the userinfo has no colon: "https:me@host" is no feed.
+# Stricter than RFC 3986: a URL in which two parsers might see two hosts does not match. Without a
+# scheme, the userinfo has no colon: "https:me@host" is not a feed.
 FEED_URL = (
     r"(?:https://(?:[\w.~%!$&'()*+,;=:-]*@)?|(?:[\w.~%!$&'()*+,;=-]*@)?)"
     r"(?P<host>(?:(?P<label>[a-z0-9-]{1,63})\.)?"
@@ -96,7 +96,7 @@ FEED_URL = (
 )
 UPLOAD_PATH = r"(?:/[^/]+){0,2}/_packaging/[^/]+/pypi/upload/?"
 AMBIGUOUS_PATH = r"/(?:\.|%2e){1,2}(?:/|$)|%2f|%5c"  # a server may see another organization in it
-ANY_CASE = re.ASCII | re.IGNORECASE  # without ASCII, U+212A is a k
+ANY_CASE = re.ASCII | re.IGNORECASE  # without ASCII, U+212A would match a k
 
 
 class Feed(NamedTuple):
@@ -106,11 +106,8 @@ class Feed(NamedTuple):
     host: str
     authority: str  # as in Cloud
     organization: str
-    home: str  # the organization's own page, where a person can sign in
+    web_page: str  # the organization's own, where a person can sign in
     scope: str
-
-    def __str__(self) -> str:
-        return f"organization {self.organization}, scope {self.scope}"
 
     @property
     def credential_key(self) -> tuple[str, ...]:
@@ -130,13 +127,14 @@ def parse_feed(service: str | None) -> Feed | None:
         return None
     host, cloud, path = url["host"].lower(), CLOUDS[url["domain"].lower()], url["path"] or "/"
     in_host = cloud.organization_in_host and url["label"]
-    organization = (url["label"] if in_host else path.split("/")[1]).lower()
+    organization = url["label"] if in_host else path.split("/")[1]
     ambiguous = re.search(AMBIGUOUS_PATH, path, ANY_CASE)
     if ambiguous or not re.fullmatch(ORGANIZATION, organization, ANY_CASE):
         return None
+    organization = organization.lower()  # not before the match: U+212A becomes a k
     scope = WRITE if re.fullmatch(UPLOAD_PATH, path, ANY_CASE) else READ
-    home = cloud.home.format(organization)
-    return Feed(canonical_url(host, path), host, cloud.authority, organization, home, scope)
+    web_page = cloud.web_page.format(organization)
+    return Feed(canonical_url(host, path), host, cloud.authority, organization, web_page, scope)
 
 
 def canonical_url(host: str, path: str) -> str:
@@ -154,41 +152,48 @@ SIGN_IN_LIMIT = 85.0  # for everything, whatever happens; each other limit is of
 
 
 def now() -> float:
-    """Return seconds on a clock that nobody sets, and that runs on while the machine sleeps."""
+    """Return seconds on a clock that nobody sets, and that counts the time a machine sleeps."""
     if sys.platform == "win32":
         return time.monotonic()
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def wait(step: Callable[[float], object], deadline: float) -> None:
-    """Repeat a wait of some seconds until it returns something true. Raises TimeoutError.
+def poll(wait: Callable[[float], object], deadline: float) -> bool:
+    """Repeat a wait of some seconds until it returns something true; False if the time is up.
 
-    The steps are short, for on Windows no interrupt gets through a long wait.
+    The waits are short, because on Windows no interrupt gets through a long one.
     """
-    while not step(min(0.1, max(deadline - now(), 0.0))):
+    while not wait(min(0.1, max(deadline - now(), 0.0))):
         if now() >= deadline:
-            raise TimeoutError
+            return False
+    return True
 
 
-def in_time(work: Callable[[], T], deadline: float) -> T:
-    """Return what the work returns, which does not raise. Raises TimeoutError.
+def in_time(work: Callable[[], T], deadline: float) -> T | None:
+    """Return what the work returns, None if it is late; what it runs is stopped then.
 
-    Late work is left behind in a thread of its own: nothing else bounds the look-up of a name, or
-    a server that sends a byte now and then.
+    Late work is left behind in a thread of its own, because nothing else bounds the look-up of a
+    name, or a server that sends a byte now and then.
     """
     outcome: list[T] = []
     finished = threading.Event()
 
     def finish() -> None:
-        outcome.append(work())
-        finished.set()
+        try:
+            outcome.append(work())
+        finally:
+            finished.set()
 
+    worker = threading.Thread(target=finish, daemon=True)
     try:
-        threading.Thread(target=finish, daemon=True).start()
+        worker.start()
     except RuntimeError:  # none can be had: a limit on processes, or the interpreter is closing
         return work()
-    wait(finished.wait, deadline)
-    return outcome[0]
+    try:
+        poll(finished.wait, deadline)
+    finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
+        stop_programs(worker)
+    return outcome[0] if outcome else None
 
 
 # --- HTTP ----------------------------------------------------------------------------------------
@@ -234,16 +239,19 @@ def http(
     for attempt in range(1, ATTEMPTS + 1):
         pause = RETRY_PAUSE * 2 ** (attempt - 1) * uniform(0.75, 1.25)
         limit = max(min(ATTEMPT_LIMIT, deadline - now()), 0.1)
+        outcome: Response | SignInError
         try:
-            response = send(Request(url, body, headers), limit)
-            pause = max(pause, number(response.headers.get("Retry-After")) or 0.0)
-            if response.status not in retried or attempt == ATTEMPTS or now() + pause >= deadline:
-                return response
+            outcome = send(Request(url, body, headers), limit)
+            transient = outcome.status in retried
+            pause = max(pause, number(outcome.headers.get("Retry-After")) or 0.0)
         except SignInError as error:
-            if not error.transient or attempt == ATTEMPTS or now() + pause >= deadline:
-                raise
+            outcome, transient = error, error.transient
+        if not transient or attempt == ATTEMPTS or now() + pause >= deadline:
+            break
         time.sleep(pause)
-    raise AssertionError  # the last attempt returns or raises
+    if isinstance(outcome, SignInError):
+        raise outcome
+    return outcome
 
 
 def send(request: Request, limit: float) -> Response:
@@ -270,7 +278,8 @@ def send(request: Request, limit: float) -> Response:
                 raise IncompleteRead(body)
             return Response(response.status, response.headers, body)
     except (OSError, HTTPException, ValueError, OverflowError) as error:
-        failure = explain(error, url.netloc, "HTTPS_PROXY" if url.scheme == "https" else "")
+        remedy = "check the network and HTTPS_PROXY" if url.scheme == "https" else ""
+        failure = explain(error, url.netloc, remedy)
     raise failure  # out here it has no context, whose words may hold what was sent
 
 
@@ -287,7 +296,7 @@ def proxy_setting(host: str) -> dict[str, str]:
     return {"https": proxy}
 
 
-def explain(error: Exception, host: str, proxy_variable: str) -> SignInError:
+def explain(error: Exception, host: str, remedy: str) -> SignInError:
     """Return what an exception of urllib means to a person."""
     import socket
     import ssl
@@ -295,12 +304,9 @@ def explain(error: Exception, host: str, proxy_variable: str) -> SignInError:
 
     reason = getattr(error, "reason", error)  # of URLError an exception, of SSLError a word
     error = reason if isinstance(reason, Exception) else error
-    remedy = f"check the network and {proxy_variable}" if proxy_variable else ""
-    if isinstance(error, SignInError):
-        return error
     if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = CERTIFICATE_REMEDIES.get(error.verify_code, UNKNOWN_ISSUER_REMEDY)
-        return SignInError(f"{host}: certificate not trusted: {error.verify_message}", remedy)
+        reason = f"{host}: certificate not trusted: {clean(error.verify_message)}"
+        return SignInError(reason, remedy_for(error.verify_message, CERTIFICATE_REMEDIES))
     words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     refused = re.match(r"Tunnel connection failed: 4(?!29)", words)  # by the proxy
     words = f"no connection: {words}"
@@ -331,7 +337,27 @@ def complaint(response: Response, *secrets: str) -> str:
         document = parse_object(response.body)
     said = [document.get(key) for key in ("message", "error_description", "error")]
     words = next((clean(text, *secrets) for text in said if text and isinstance(text, str)), "")
+    words = words.partition(" Trace ID: ")[0]  # of Entra
     return f"answered {response.status}" + (f": {words}" if words else "")
+
+
+def granted(
+    response: Response, service: str, remedies: Mapping[str, str], secret: str, **known: str
+) -> dict[str, Any]:
+    """Return the JSON object of an answer that grants what was asked for.
+
+    Raises SignInError for every other, with the first of the remedies whose pattern fits.
+    """
+    if response.status == 200:
+        return parse_object(response.body)
+    reason = f"{service} {complaint(response, secret)}"
+    raise SignInError(reason, remedy_for(reason, remedies, **known))
+
+
+def remedy_for(reason: str, remedies: Mapping[str, str], **known: str) -> str:
+    """Return the first remedy whose pattern is in a reason, "" if none is."""
+    found = next((text for pattern, text in remedies.items() if re.search(pattern, reason)), "")
+    return found.format(**known)
 
 
 def clean(text: str, *secrets: str) -> str:
@@ -347,22 +373,16 @@ def number(value: object) -> float | None:
     return float(str(value)) if re.fullmatch(r"\d{1,10}(?:\.\d+)?", str(value)) else None
 
 
-def setting(name: str) -> str:
-    """Return an environment variable without the white space around it, "" if it is not set."""
-    return os.environ.get(name, "").strip()
-
-
 # --- Certificates --------------------------------------------------------------------------------
 
 # ssl reads the first two by itself; the others are what az obeys:
 # https://learn.microsoft.com/cli/azure/use-azure-cli-successfully-troubleshooting
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-UNKNOWN_ISSUER_REMEDY = f"set {' or '.join(CA_VARIABLES)} to the certificates to trust"
-CLOCK_REMEDY = "check this machine's clock, then the certificate of the server or proxy"
-CERTIFICATE_REMEDIES = {  # https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-    9: CLOCK_REMEDY,
-    10: CLOCK_REMEDY,
-    62: "find out who answers in place of this host, a proxy perhaps",
+# By the words of https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+CERTIFICATE_REMEDIES = {
+    "expired|not yet valid": "check this machine's clock, then that of the server or proxy",
+    "mismatch": "find out who answers in place of this host, a proxy perhaps",
+    "": f"set {' or '.join(CA_VARIABLES)} to the certificates to trust",
 }
 
 
@@ -381,6 +401,8 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if variable.startswith("SSL_"):
+            if not any(map(os.path.exists, path.split(os.pathsep))):  # of which ssl is silent
+                raise FileNotFoundError("no such file")
             context.load_default_certs()
         elif variable:
             context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
@@ -449,10 +471,12 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
     tenant = challenged_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        raise SignInError(reason, FEED_URL_REMEDY)
+        transient = response.status in RETRIED
+        remedy = "try again later" if transient else FEED_URL_REMEDY
+        raise SignInError(reason, remedy, transient=transient)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
-        page = f"{feed.home}/_usersSettings/tokens"
+        page = f"{feed.web_page}/_usersSettings/tokens"
         raise SignInError(reason, f"put a personal access token of {page} into {TOKEN_VARIABLE}")
     endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
     if not endpoint:
@@ -518,12 +542,11 @@ class Token(NamedTuple):
         return f"<{self}>"
 
 
-def parse_bearer(answer: bytes | str, field: str, kind: str | None, challenge: Challenge) -> Token:
-    """Return the bearer in the JSON of az, of Entra or of a metadata service."""
-    document = parse_object(answer)
-    lifetime = number(document.get("expires_in"))
-    until = challenge.clock + now() + lifetime if lifetime else None
-    return bearer_of(document.get(field), kind, challenge, document.get("expires_on"), until)
+def application_bearer(answer: Mapping[str, Any], challenge: Challenge) -> Token:
+    """Return the bearer in what Entra or a metadata service answers an application."""
+    lifetime = number(answer.get("expires_in"))
+    times = answer.get("expires_on"), lifetime and lifetime + now() + challenge.clock
+    return bearer_of(answer.get("access_token"), PASSWORD, challenge, *times)
 
 
 def bearer_of(value: object, kind: str | None, challenge: Challenge, *times: object) -> Token:
@@ -567,8 +590,6 @@ def claimed_kind(claims: Mapping[str, Any]) -> str:
     """Tell a person's token, which has scopes, from an application's, which has none."""
     if not re.fullmatch(ENTRA_ISSUER, str(claims.get("iss")), ANY_CASE):
         return UNREADABLE
-    if claims.get("idtyp") in ("app", "user"):
-        return PERSON if claims["idtyp"] == "user" else PASSWORD
     return PERSON if "scp" in claims else PASSWORD
 
 
@@ -586,10 +607,15 @@ TOKEN_FILE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN_FILE"
 SECRET_FILE = f"/run/secrets/{TOKEN_VARIABLE}"
 
 
-def has_given_token() -> bool:
-    """Tell whether somebody made a token for this process."""
-    variables = (TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)
-    return any(map(setting, variables)) or os.path.exists(SECRET_FILE)
+def setting(name: str) -> str:
+    """Return an environment variable without the white space around it, "" if it is not set."""
+    return os.environ.get(name, "").strip()
+
+
+def given_source() -> str:
+    """Return the variable or the file where somebody put a token for this process, "" if none."""
+    given = next(filter(setting, (TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)), "")
+    return given or (SECRET_FILE if os.path.exists(SECRET_FILE) else "")
 
 
 def given_token() -> Token:
@@ -597,10 +623,10 @@ def given_token() -> Token:
 
     A reason names the variable and never the value.
     """
-    source = next(filter(setting, (TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)), SECRET_FILE)
-    value = setting(source)
+    source = given_source()
+    value = setting(TOKEN_VARIABLE)
     if source != TOKEN_VARIABLE:
-        value = read_token(source, value or SECRET_FILE)
+        value = read_token(source, setting(TOKEN_FILE_VARIABLE) or SECRET_FILE)
     here = Challenge("", "", time.time() - now())  # no service tells the time
     token = bearer_of(parse_token(value, source), None, here)
     if token.expires is not None and token.expires <= now():
@@ -642,12 +668,6 @@ ENTRA_REMEDIES = {
 }
 
 
-def remedy_for(reason: str, remedies: Mapping[str, str], **known: str) -> str:
-    """Return the first remedy whose pattern is in a reason, "" if none is."""
-    found = next((text for pattern, text in remedies.items() if re.search(pattern, reason)), "")
-    return found.format(**known)
-
-
 def has_workload_identity() -> bool:
     """Tell whether this process was given an application, and what proves it."""
     proofs = map(setting, ("AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"))
@@ -662,9 +682,9 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
     """
     from urllib.parse import urlencode
 
-    authority = setting("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
+    host = setting("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
     pattern = rf"(?:https://)?({LOGIN_HOST})(?::443)?/?"
-    url = f"https://{trusted('AZURE_AUTHORITY_HOST', pattern, authority)[1]}"
+    url = f"https://{trusted('AZURE_AUTHORITY_HOST', pattern, host)[1]}"
     form = {
         "grant_type": "client_credentials",
         "client_id": setting("AZURE_CLIENT_ID"),
@@ -679,13 +699,10 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
     url += f"/{challenge.tenant}/oauth2/v2.0/token"
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
     response = http(url, headers, deadline, body=urlencode(form).encode())
-    if response.status != 200:
-        reason = f"Entra {complaint(response, proof)}"
-        claims = read_claims(proof)  # of an assertion, of which nothing is secret
-        terms = ", ".join(f"{name} {claims.get(name)}" for name in ("iss", "sub", "aud"))
-        remedy = remedy_for(reason, ENTRA_REMEDIES, tenant=challenge.tenant, terms=terms)
-        raise SignInError(reason, remedy)
-    return parse_bearer(response.body, "access_token", PASSWORD, challenge)
+    claims = read_claims(proof)  # of an assertion; nothing of them is secret
+    terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
+    known = {"tenant": challenge.tenant, "terms": terms}
+    return application_bearer(granted(response, "Entra", ENTRA_REMEDIES, proof, **known), challenge)
 
 
 def client_assertion(deadline: float) -> str:
@@ -704,19 +721,17 @@ def client_assertion(deadline: float) -> str:
     audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
     url += ("&" if "?" in url else "?") + urlencode({"audience": audience})
     headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
-    response = http(url, headers, deadline)
-    if response.status != 200:
-        reason = f"GitHub {complaint(response, bearer)}"
-        raise SignInError(reason, "give the job the permission id-token: write")
-    return parse_token(parse_object(response.body).get("value"))
+    remedies = {"": "give the job the permission id-token: write"}
+    answer = granted(http(url, headers, deadline), "GitHub", remedies, bearer)
+    return parse_token(answer.get("value"))
 
 
 # --- Provider: the Azure CLI ---------------------------------------------------------------------
 
 AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
 TALK_LIMIT = 16 * 1024 * 1024  # bytes that a program may say
-WINDOWS = os.environ.get("SYSTEMROOT", "C:\\Windows")
-SAFE_FOLDER = WINDOWS if sys.platform == "win32" else "/"  # where only administrators can write
+SYSTEM_ROOT = os.environ.get("SYSTEMROOT", "C:\\Windows")
+SAFE_FOLDER = SYSTEM_ROOT if sys.platform == "win32" else "/"  # where only administrators can write
 AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CLOUD_NAME": "AzureCloud",  # another would hide the accounts of this one
     "AZURE_CORE_COLLECT_TELEMETRY": "no",  # which takes a sixth of each run
@@ -725,7 +740,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
 AZ_BROKE = "The command failed with an unexpected error."  # its next error tells the reason
-# Without the scope no second factor is asked for, without the last word nothing may be stored.
+# Without --scope no second factor is asked for; without the last option, nothing may be stored.
 LOGIN = f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
 AZ_REMEDIES = {
     "AADSTS700024": "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to keep "
@@ -752,7 +767,10 @@ def azure_cli(challenge: Challenge, deadline: float) -> Token:
     if status or not output:
         reason = az_complaint(errors)
         raise SignInError(reason, remedy_for(reason, AZ_REMEDIES, tenant=challenge.tenant))
-    return parse_bearer(output, "accessToken", None, challenge)
+    document = parse_object(output)
+    expires = number(document.get("expires_on"))  # by this machine's clock
+    until = expires - time.time() + now() + challenge.clock if expires else None
+    return bearer_of(document.get("accessToken"), None, challenge, until)
 
 
 def az_complaint(errors: str) -> str:
@@ -765,7 +783,7 @@ def az_complaint(errors: str) -> str:
 
 def on_path(name: str) -> Iterator[str]:
     """Yield the paths of a program on PATH, in order; relative entries of PATH do not count."""
-    endings = (".cmd", ".bat", ".exe") if sys.platform == "win32" else ("",)
+    endings = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     for folder in filter(os.path.isabs, os.get_exec_path()):
         for path in (os.path.join(folder, name + ending) for ending in endings):
             if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -781,7 +799,7 @@ def run(
     """
     import subprocess
 
-    name, limit, said, status = os.path.basename(command[0]), deadline - now(), (b"", b""), None
+    name, limit, said = os.path.basename(command[0]), deadline - now(), (b"", b"")
     try:
         process = subprocess.Popen(
             command_line(command),
@@ -795,31 +813,34 @@ def run(
         )
     except OSError as error:
         raise SignInError(f"{name} cannot be started: {error.strerror}") from error
-    running.add(process)
+    processes[process] = threading.current_thread()
     try:
-        while status is None and now() < deadline and sum(map(len, said)) < TALK_LIMIT:
+        while True:
+            has_ended = process.poll() is not None
             try:
                 said = process.communicate(timeout=min(0.1, max(deadline - now(), 0.0)))
-                status = process.returncode
+                break
             except subprocess.TimeoutExpired as silence:
                 said = silence.output or b"", silence.stderr or b""
-                if process.poll() is not None:
-                    stop(process)  # what it left behind holds its pipes
+            if has_ended:
+                stop(process)  # what it left behind holds its pipes
+                break
+            if now() >= deadline or sum(map(len, said)) > TALK_LIMIT:
+                raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
+    except BaseException:
+        stop(process)
+        raise
     finally:
-        if status is None:
-            stop(process)
-        running.discard(process)
-    if status is None:
-        raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
+        del processes[process]
     output, errors = (text.decode("utf-8", "replace") for text in said)
-    return status, output, errors
+    return process.returncode, output, errors
 
 
 def command_line(command: list[str]) -> list[str] | str:
     """Return what starts a command; on Windows a batch file needs cmd.exe."""
     if not command[0].endswith((".cmd", ".bat")):
         return command
-    shell = os.path.join(WINDOWS, "System32", "cmd.exe")
+    shell = os.path.join(SYSTEM_ROOT, "System32", "cmd.exe")
     # The outer quotes are for cmd.exe; /d keeps it from running what the registry names, too.
     return f'"{shell}" /d /s /c ""{command[0]}" {" ".join(command[1:])}"'
 
@@ -829,7 +850,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     import subprocess
 
     if sys.platform == "win32":
-        taskkill = os.path.join(WINDOWS, "System32", "taskkill.exe")
+        taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
         command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             flags = subprocess.CREATE_NO_WINDOW
@@ -845,14 +866,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(1.0)
 
 
-running: set[subprocess.Popen[bytes]] = set()
+processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
 
 
 @atexit.register
-def stop_running() -> None:
-    """Stop the programs that still run when the caller ends or is interrupted."""
-    for process in [*running]:
-        stop(process)
+def stop_programs(waiting: threading.Thread | None = None) -> None:
+    """Stop the programs that a thread waits for, or all of them at the end of the caller."""
+    for process, thread in [*processes.items()]:
+        if waiting in (thread, None):
+            stop(process)
 
 
 # --- Provider: managed identity ------------------------------------------------------------------
@@ -879,6 +901,7 @@ METADATA_SERVICES = (
     MetadataService("Azure ML", ("MSI_ENDPOINT", "MSI_SECRET"), "2017-09-01", "secret", "clientid"),
     MetadataService("this machine", (), "2018-02-01"),
 )
+METADATA_REMEDIES = {"specify the clientId": "set AZURE_CLIENT_ID to the identity to use"}
 IMDS_VARIABLE, IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://169.254.169.254"
 METADATA_URL = r"http://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
 
@@ -906,10 +929,8 @@ def managed_identity(challenge: Challenge, deadline: float) -> Token:
         query[service.client_parameter] = client
     url += "?" + urlencode(query, errors="surrogateescape")
     response = http(url, headers, deadline, retried=retried)
-    if response.status != 200:
-        reason = f"the metadata service of {service.place} {complaint(response, secret)}"
-        raise SignInError(reason, "set AZURE_CLIENT_ID" if "specify the clientId" in reason else "")
-    return parse_bearer(response.body, "access_token", PASSWORD, challenge)
+    name = f"the metadata service of {service.place}"
+    return application_bearer(granted(response, name, METADATA_REMEDIES, secret), challenge)
 
 
 # --- The table of providers ----------------------------------------------------------------------
@@ -919,17 +940,13 @@ class Provider(NamedTuple):
     """A source of tokens."""
 
     get: Callable[[Any, float], Token]  # from the feed's challenge and a deadline
-    applies: Callable[[], bool] = lambda: True  # whether somebody configured it for this process
+    applies: Callable[[], object] = lambda: True  # whether it is configured for this process
     needs_challenge: bool = True  # else it gets None
-    excludes: str = ""  # the provider that is not asked where this one applies
 
 
 PROVIDERS = {  # in the order in which they are asked
-    "token": Provider(lambda *_: given_token(), has_given_token, needs_challenge=False),
-    # A pod must not silently become its node.
-    "workload_identity": Provider(
-        workload_identity, has_workload_identity, excludes="managed_identity"
-    ),
+    "token": Provider(lambda *_: given_token(), given_source, needs_challenge=False),
+    "workload_identity": Provider(workload_identity, has_workload_identity),
     "azure_cli": Provider(azure_cli),
     "managed_identity": Provider(managed_identity),
 }
@@ -942,7 +959,9 @@ def chosen_providers() -> list[str]:
     if not name:
         source, name = configured_provider()
     if not name:
-        return [*PROVIDERS]
+        # A pod must not silently become its node.
+        unasked = "managed_identity" if has_workload_identity() else ""
+        return [provider for provider in PROVIDERS if provider != unasked]
     if name not in PROVIDERS:
         reason = f"{source} names an unknown provider: {clean(name)}"
         raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
@@ -973,6 +992,15 @@ def configured_provider() -> tuple[str, str]:
 
 SESSION_LIFE = 4 * 3600.0  # seconds to ask for; the service may grant less
 UTC = "%Y-%m-%dT%H:%M:%SZ"
+EXCHANGE_REMEDIES = {
+    "has revoked the sign-in": "az logout, then {login}",
+    "TF401444": "sign in once at {web_page} with a browser, then try again; an application has to "
+    "be added to the organization by an administrator",
+    "answered 401": "check that this account is a member of {organization}",
+    "answered 403": "sign in at {web_page} with a browser, then try again",
+    "answered 3": "ask your administrator about conditional access policies",
+    "answered (429|5)": "try again later",
+}
 
 
 def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: float) -> Token:
@@ -993,7 +1021,7 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
     until = time.strftime(UTC, time.gmtime(challenge.clock + now() + SESSION_LIFE))
     wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss", "validTo": until}
     response = http(url, headers, deadline, body=json.dumps(wishes).encode())
-    if response.status == 400:
+    if response.status == 400:  # Microsoft's own client does without it then, too
         del wishes["validTo"]
         response = http(url, headers, deadline, body=json.dumps(wishes).encode())
     if response.status != 200:
@@ -1010,29 +1038,17 @@ def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Respo
 
     Raises SignInError for every other, or if the refusal tells what else is wrong.
     """
-    reason, remedy = f"Azure DevOps {complaint(response, bearer.value)}", ""
+    reason = f"Azure DevOps {complaint(response, bearer.value)}"
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
     if "insufficient_claims" in said:
-        claims = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
-        login = LOGIN.format(tenant=challenge.tenant)
-        login += f" --claims-challenge {claims[1]}" if claims else ""
-        raise SignInError("the sign-in was revoked", f"az logout; {login}")
-    if b"TF401444" in response.body:
-        remedy = f"sign in once at {feed.home} with a browser, then try again"
-        if bearer.kind == UNREADABLE:
-            remedy += "; an application must be added to the organization by an administrator"
-        raise SignInError("Azure DevOps does not know this account yet (TF401444)", remedy)
-    if bearer.kind == UNREADABLE and response.status in (401, 403):
+        reason = "Azure DevOps has revoked the sign-in"
+    elif bearer.kind == UNREADABLE and re.search("answered 40[13](?!: TF401444)", reason):
         return bearer._replace(kind=PASSWORD, label=f"the token itself, for {reason}")
-    if response.status == 401:
-        remedy = f"check that this account is a member of {feed.organization}"
-    elif response.status == 403:
-        remedy = f"sign in at {feed.home} with a browser, then try again"
-    elif 300 <= response.status < 400:  # to a page for browsers
-        remedy = "ask your administrator about conditional access policies"
-    elif response.status in RETRIED:
-        remedy = "try again later"
-    raise SignInError(reason, remedy)
+    claims = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
+    login = LOGIN.format(tenant=challenge.tenant)
+    login += f" --claims-challenge {claims[1]}" if claims else ""
+    known = {"web_page": feed.web_page, "organization": feed.organization, "login": login}
+    raise SignInError(reason, remedy_for(reason, EXCHANGE_REMEDIES, **known))
 
 
 def unix_time(value: object) -> float | None:
@@ -1057,7 +1073,8 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         remedy = f"\n    {self.error.remedy}" if self.error and self.error.remedy else ""
-        return f"{self.name}: {self.error or self.found}{remedy}"
+        found = ", ".join(self.found) if isinstance(self.found, list) else self.found
+        return f"{self.name}: {self.error or found or 'nothing is needed'}{remedy}"
 
 
 Report = Callable[[Step], None]
@@ -1065,13 +1082,18 @@ Report = Callable[[Step], None]
 
 def take(report: Report, name: str, function: Callable[..., T], *arguments: object) -> T | None:
     """Take a step and report it; return what the function returns, None if it fails."""
-    started = now()
+    from traceback import extract_tb
+
+    started, found, error = now(), None, None
     try:
         found = function(*arguments)
-    except SignInError as error:
-        report(Step(name, None, error, now() - started))
-        return None
-    report(Step(name, found or "a public feed needs no credentials", None, now() - started))
+    except SignInError as failure:
+        error = failure
+    except Exception as defect:  # it would turn keyring off in pip, and crash other clients
+        place = extract_tb(defect.__traceback__)[-1]  # and not its words, which may hold a secret
+        where = f"{type(defect).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
+        error = SignInError(f"please report this: {where}")
+    report(Step(name, found, error, now() - started))
     return found
 
 
@@ -1087,13 +1109,11 @@ def sign_in(
     def challenge() -> Challenge | None:
         return take(report, "discovery", discover, feed, deadline)
 
-    excluded: set[str] = set()
     for name in names:
         provider = PROVIDERS[name]
-        if name in excluded or not provider.applies():
+        if not provider.applies():
             report(Step(name, "not configured"))
             continue
-        excluded.add(provider.excludes)
         if provider.needs_challenge and not challenge():
             return
         asked = challenge() if provider.needs_challenge else None
@@ -1126,10 +1146,10 @@ memories: dict[object, Memory] = {}  # by the feed's credential_key
 locks: dict[object, threading.RLock] = {}  # likewise
 if hasattr(os, "register_at_fork"):  # what the parent's threads hold and run is not the child's
     os.register_at_fork(after_in_child=locks.clear)
-    os.register_at_fork(after_in_child=running.clear)
+    os.register_at_fork(after_in_child=processes.clear)
 
 
-def remember(password: Token | None, old: Memory | None) -> Memory:
+def next_memory(password: Token | None, old: Memory | None) -> Memory:
     """Return the memory of a sign-in that ends now; if it failed, the old token may still serve."""
     if password and password.expires:
         life = password.expires - now()
@@ -1164,7 +1184,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
         """Return the credential for a feed, under the username given if any; None without one."""
         feed = parse_feed(service)
-        password = self._recall(feed) if feed else None
+        password = self._password(feed) if feed else None
         return SimpleCredential(username or USERNAME, password.value) if password else None
 
     def set_password(self, service: str, username: str, password: str) -> None:
@@ -1175,46 +1195,48 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """Leave it to another backend. Raises ReadOnlyError."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
-    def _recall(self, feed: Feed) -> Token | None:
+    def _password(self, feed: Feed) -> Token | None:
         """Return the password for a feed, from memory or else by a sign-in; None if it has none.
 
-        Who waits for another thread's sign-in takes its outcome.
+        A thread that waits for another one's sign-in takes its outcome, if that is remembered.
         """
         deadline = now() + SIGN_IN_LIMIT
         lock = locks.setdefault(feed.credential_key, threading.RLock())
         try:
-            wait(lambda seconds: lock.acquire(timeout=seconds), deadline)
+            if not poll(lambda seconds: lock.acquire(timeout=seconds), deadline):
+                tell(logging.WARNING, "another thread's sign-in does not end")
+                return None
             memory = memories.get(feed.credential_key)
             if memory and now() < memory.until:
                 return memory.password
-            return self._sign_in(feed, memory, deadline)
-        except TimeoutError:
-            tell(logging.WARNING, "another thread's sign-in does not end")
-            return None
+            return self._renew(feed, memory, deadline)
         finally:
             with contextlib.suppress(RuntimeError):  # an interrupt may come before it is acquired
                 lock.release()
 
-    def _sign_in(self, feed: Feed, old: Memory | None, deadline: float) -> Token | None:
-        """Sign in, log the steps, and remember the outcome unless it is this feed's alone."""
+    def _renew(self, feed: Feed, old: Memory | None, deadline: float) -> Token | None:
+        """Sign in, log the steps, and remember the outcome, unless other feeds may have another."""
         steps: list[Step] = []
 
+        is_over = threading.Event()
+
         def report(step: Step) -> None:
+            if is_over.is_set():
+                sys.exit()  # the thread that was left behind
             steps.append(step)
             tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
 
-        password = None
         try:
             password = in_time(lambda: first_password(feed, deadline, report), deadline)
-        except TimeoutError:
-            report(Step("time", error=SignInError(f"no end within {SIGN_IN_LIMIT:.0f} s")))
-        except BaseException:  # an interrupt, or what a signal handler of the caller raises
-            stop_running()
-            raise
-        memory = remember(password, old)
+        finally:
+            is_over.set()
+        if now() >= deadline and not password:
+            steps.append(Step("time", error=SignInError(f"no end within {SIGN_IN_LIMIT:.0f} s")))
+        memory = next_memory(password, old)
         errors = {step.name: step.error for step in steps if step.error}
         discovery = errors.get("discovery")
-        if password or (errors and not (discovery and not discovery.transient)):
+        is_final = discovery and not discovery.transient  # the feed's own answer
+        if password or (errors and not is_final):
             memories[feed.credential_key] = memory
         if errors and not memory.password:
             failed = [str(step) for step in steps if step.error]
@@ -1224,18 +1246,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
 def first_password(feed: Feed, deadline: float, report: Report) -> Token | None:
     """Return the password from the first provider that signs in, None if none does."""
-    from traceback import extract_tb
-
-    try:
-        for _, password in sign_in(feed, chosen_providers(), deadline, report):
-            return password
-    except SignInError as error:
-        report(Step("configuration", error=error))
-    except Exception as error:  # it would turn keyring off in pip, and crash others
-        place = extract_tb(error.__traceback__)[-1]  # and not its words, which may hold a secret
-        where = f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
-        report(Step("defect", error=SignInError(f"please report this: {where}")))
-    return None
+    names = take(report, "configuration", chosen_providers) or []
+    return next((password for _, password in sign_in(feed, names, deadline, report)), None)
 
 
 def tell(level: int, text: str) -> None:
@@ -1255,38 +1267,27 @@ if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
 MODULE = os.path.splitext(os.path.basename(__file__))[0]
 EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
 COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
-COMMAND_REMEDY = "run uv tool install keyring --with artifacts-keyring-nofuss, and put it first"
+COMMAND_REMEDY = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2", first on PATH'
 FEED_REMEDIES = {
-    401: "let an administrator add this account to the organization",
-    403: "ask the feed's owner for a role: Reader to install, Contributor to upload; a token that "
-    "was made for reading cannot upload",
-    404: FEED_URL_REMEDY,
+    "answered 401": "let an administrator add this account to the organization",
+    "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
+    "a token that was made for reading cannot upload",
+    "answered 404": FEED_URL_REMEDY,
+    "": "try again later",
 }
 
 
-def diagnose(url: str, report: Report) -> None:
+def diagnose(feed: Feed, report: Report) -> None:
     """Take keyring's steps and those around it; the last one asks the feed, if it comes so far."""
     deadline = now() + SIGN_IN_LIMIT
-    feed = take(report, "feed", served_feed, url)
     take(report, "keyring", keyring_order)
     take(report, "keyring command", keyring_command)
-    if not feed:
-        return
     take(report, "network", network, feed)
-    chosen = take(report, "providers", chosen_providers) or []
-    passwords = dict(sign_in(feed, PROVIDERS, deadline, report))
+    chosen = take(report, "configuration", chosen_providers) or []
+    passwords = dict(sign_in(feed, dict.fromkeys([*chosen, *PROVIDERS]), deadline, report))
     used = next((name for name in chosen if name in passwords), None)
     if used:
         take(report, "the feed", ask_feed, feed, used, passwords[used], deadline)
-
-
-def served_feed(url: str) -> Feed:
-    """Return the feed that a URL means."""
-    feed = parse_feed(url)
-    if not feed:
-        reason = "this is not the URL of an Azure Artifacts feed"
-        raise SignInError(reason, f"give a URL like {EXAMPLE_URL}")
-    return feed
 
 
 def keyring_order() -> str:
@@ -1323,7 +1324,7 @@ def keyring_command() -> str:
     first, *others = [*on_path("keyring")] or [""]
     if not first:
         return "none on PATH; uv, and pip by subprocess, need one"
-    root = Path(os.path.realpath(first)).parents[1]
+    root = Path(os.path.realpath(first)).parent.parent
     beside = [*root.glob("[Ll]ib/site-packages/keyring-[0-9]*-info")]
     beside += root.glob("lib/python3*/*-packages/keyring-[0-9]*-info")
     name = f"{first} ({beside[0].name.rpartition('.')[0] if beside else 'of unknown version'})"
@@ -1347,8 +1348,6 @@ def network(feed: Feed) -> str:
     proxy = re.sub("^(http://)?(.*@)?", "", proxy_setting(feed.host).get("https", "none"))
     variable, path = ca_setting()
     tls_context(variable, path)
-    if path and not any(map(os.path.exists, path.split(os.pathsep))):  # of which ssl is silent
-        raise SignInError(f"{variable} cannot be used: no such file", f"correct {variable}")
     return f"proxy {proxy}, certificates " + (f"{variable}={path}" if path else "of the system")
 
 
@@ -1360,13 +1359,15 @@ def ask_feed(feed: Feed, name: str, password: Token, deadline: float) -> str:
     index = re.sub("/upload/$", "/simple/", feed.url, flags=re.I)  # which answers a GET
     response = http(index, {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}, deadline)
     if response.status != 200:
-        remedy = FEED_REMEDIES.get(response.status, "try again later")
-        raise SignInError(complaint(response, password.value, basic), remedy)
-    return f"accepts the password of {name}, which keyring uses"
+        reason = complaint(response, password.value, basic)
+        raise SignInError(reason, remedy_for(reason, FEED_REMEDIES))
+    untried = "; whether it may upload was not tried" if feed.scope == WRITE else ""
+    return f"accepts the password of {name}, which keyring uses{untried}"
 
 
 def main() -> int:
-    """Tell step by step whether keyring's clients get at a feed, and what to do if not."""
+    """Tell step by step whether keyring's clients can use a feed, and what to do if not."""
+    import io
     import json
     import platform
     from argparse import ArgumentParser
@@ -1376,18 +1377,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, for a report")
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a log in ASCII
+    feed = parse_feed(options.url) or parser.error(f"not a feed's URL, which is like {EXAMPLE_URL}")
     steps: list[Step] = []
 
     def report(step: Step) -> None:
         steps.append(step)
         if not options.json:
-            say(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}")
+            print(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}", flush=True)
 
-    diagnose(options.url, report)
+    diagnose(feed, report)
     accepted = not steps[-1].error and steps[-1].name in ("the feed", "discovery")
     # Where one provider works, it does not matter why another one does not.
-    matter = [s for s in steps if not accepted or s.name.partition(",")[0] not in PROVIDERS]
-    remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
+    matter = [s.error for s in steps if not accepted or s.name in ("keyring", "keyring command")]
+    remedies = [error.remedy for error in matter if error and error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
         versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}
@@ -1395,16 +1399,10 @@ def main() -> int:
             {"name": s.name, "ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps
         ]
         verdict = {"accepted": accepted, "advice": advice}
-        say(json.dumps({"versions": versions, "steps": rows, **verdict}))
+        print(json.dumps({"versions": versions, "steps": rows, **verdict}), flush=True)
     else:
-        say(advice)
+        print(advice, flush=True)
     return 0 if accepted else 1
-
-
-def say(text: str) -> None:
-    """Print a text, with escapes for what the encoding of stdout lacks."""
-    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every client people use, for real: each at a pinned version, against the simulated Azure.
 
 `nox -s clients` runs this file; plain pytest leaves it out, for it installs the clients from the
-package registry. The README's "Use with" shows no command that is not run here.
+package registry. The README's "Use with" and "In CI" show no command that is not run here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,25 +22,40 @@ from flit_core.wheel import make_wheel_in
 
 from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure, wheel
 
-CLIENTS = {
-    "pip": "pip==26.3 keyring==25.7.0",
+KEYRING, PIP, UV, TOX = "keyring==25.7.0", "pip==26.3", "uv==0.13.9", "tox==4.67.15"
+BACKEND = "artifacts-keyring-nofuss"
+CLIENTS = {  # what is in the environment of each; the backend is where its name stands
+    "pip": f"{PIP} {KEYRING} {BACKEND}",
+    "pip alone": PIP,
+    "pip and keyring": f"{PIP} {KEYRING}",
     "older pip": "pip==23.2.1",
-    "uv": "uv==0.13.9",
-    "twine": "twine==7.0.0 keyring==25.7.0",
-    "poetry": "poetry==2.5.1 keyring==25.7.0",
-    "pdm": "pdm[locked]==2.29.3 keyring==25.7.0",  # the newest of its dependencies clash
-    "hatch": "hatch==1.18.2 keyring==25.7.0",
-    "flit": "flit==4.2.0 keyring==25.7.0",
-    "keyring": "keyring==25.7.0",
-    "keyring and another backend": "keyring==25.7.0 keyrings.alt==5.0.2",
+    "uv": UV,
+    "twine": f"twine==7.0.0 {KEYRING} {BACKEND}",
+    "poetry": f"poetry==2.5.1 {KEYRING} {BACKEND}",
+    "pdm": f"pdm[locked]==2.29.3 {KEYRING} {BACKEND}",  # its newest dependencies clash
+    "hatch": f"hatch==1.18.2 {UV} {KEYRING} {BACKEND}",
+    "flit": f"flit==4.2.0 {KEYRING} {BACKEND}",
+    "keyring": f"{KEYRING} {BACKEND}",
+    "keyring alone": KEYRING,
+    "keyring and another backend": f"{KEYRING} keyrings.alt==5.0.2 {BACKEND}",
+    "older keyring": f"keyring==25.2.0 {BACKEND}",
+    "build": f"build==1.6.1 {UV}",
+    "nox": f"nox==2026.10.20 {UV}",
+    "pip-tools": "pip-tools==7.6.2",
+    "pipenv": "pipenv==2026.10.3",
+    "pipx": "pipx==1.18.4",
+    "pipx and uv": f"pipx==1.18.4 {UV}",
+    "pre-commit": "pre-commit==4.7.0",
+    "tox": TOX,
+    "tox and uv": f"{TOX} tox-uv==1.37.1",
 }
 PROJECT = Path(__file__).parents[1]
 OTHER_FEED = INDEX_URL.replace("/private/", "/other/")
 OWN_NAME_URL = INDEX_URL.replace("https://", "https://me@")  # not the backend's name
 USER_URL = INDEX_URL.replace("https://", "https://VssSessionToken@")
-TOKEN_URL = INDEX_URL.replace("https://", "https://__token__@")
+LEGACY_URL = "https://fabrikam.pkgs.visualstudio.com/_packaging/private/pypi/simple/"
+LEGACY_USER_URL = LEGACY_URL.replace("https://", "https://VssSessionToken@")
 READ, WRITE = "vso.packaging", "vso.packaging_write"
-BACKEND = "artifacts-keyring-nofuss"
 APP = """\
 [project]
 name = "app"
@@ -52,32 +68,35 @@ Install = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """Install a client and this project, once, into an environment; return its bin folder.
+def project_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build this project."""
+    return Path(make_wheel_in(PROJECT / "pyproject.toml", tmp_path_factory.mktemp("project")).file)
 
-    CLIENTS_FOLDER names a folder that keeps the environments for the next session.
-    """
-    folder = Path(os.environ.get("CLIENTS_FOLDER") or tmp_path_factory.mktemp("clients"))
-    folder.mkdir(parents=True, exist_ok=True)
-    project = str(make_wheel_in(PROJECT / "pyproject.toml", folder).file)
+
+@pytest.fixture(scope="session")
+def install(project_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Install a client, once, into an environment; return its bin folder."""
+    folder = tmp_path_factory.mktemp("clients")
 
     @cache
     def install(client: str) -> Path:
         home = folder / client.replace(" ", "-")
-        uv = [sys.executable, "-m", "uv", "--quiet"]
-        make = [*uv, "venv", "--allow-existing", "--python", sys.executable, str(home)]
-        fill = [*uv, "pip", "install", "--python", str(home), "--reinstall-package", BACKEND]
+        packages = CLIENTS[client].replace(BACKEND, str(project_wheel)).split()
+        # A company that intercepts TLS has its certificates in the system's store.
+        uv = [sys.executable, "-m", "uv", "--quiet", "--system-certs"]
+        make = [*uv, "venv", "--clear", "--python", sys.executable, str(home)]
         subprocess.run(make, check=True, timeout=120)
-        subprocess.run([*fill, project, *CLIENTS[client].split()], check=True, timeout=240)
+        fill = [*uv, "pip", "install", "--python", str(home), *packages]
+        subprocess.run(fill, check=True, timeout=240)
         return home / "bin"
 
     return install
 
 
 class Shell:
-    """Runs command lines in a folder; PATH has the client, keyring and az and no more.
+    """Runs command lines in a folder; PATH has keyring, az and a client's environment, no more.
 
-    What Azure was asked, and keyring_runs, are those of the last command line.
+    What Azure was asked, az_runs and keyring_runs are those of the last command line.
     """
 
     def __init__(self, azure: Azure, install: Install, folder: Path) -> None:
@@ -85,19 +104,33 @@ class Shell:
         self.log = azure.folder / "keyring.log"
 
     def __call__(
-        self, line: str, *, client: str = "", typed: str = "", status: int = 0, **variables: str
+        self,
+        line: str,
+        *,
+        client: str = "",
+        keyring: str = "keyring",
+        typed: str = "",
+        status: int = 0,
+        **variables: str,
     ) -> str:
-        """Run a command line, of a client if not of the one it names; return what it said."""
-        name = next(word for word in line.split() if word in CLIENTS)
-        self.provide("keyring", "keyring")
-        self.provide(name, client or name)
+        """Run a command line, with the client that it names first; return what it said."""
+        client = client or next(word for word in line.split() if word in CLIENTS)
+        command = f'echo "$*" >> "{self.log}"\nexec "{self.install(keyring)}/keyring" "$@"'
+        self.azure.executable("keyring", command)
+        self.log.unlink(missing_ok=True)
         self.azure.requests.clear()
-        for log in (self.log, self.azure.folder / "az.log"):
-            log.unlink(missing_ok=True)
+        self.earlier = len(self.azure.az_runs)
+        env = self.azure.environment(
+            REQUESTS_CA_BUNDLE=str(self.azure.ca_file),
+            PDM_CHECK_UPDATE="0",
+            VIRTUALENV_NO_PERIODIC_UPDATE="1",
+            **variables,
+        )
+        env["PATH"] += f":{self.install(client)}"
         done = subprocess.run(
             ["/bin/sh", "-c", line],
             cwd=self.folder,
-            env=self.azure.environment(REQUESTS_CA_BUNDLE=str(self.azure.ca_file), **variables),
+            env=env,
             input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,10 +140,13 @@ class Shell:
         assert done.returncode == status, done.stdout
         return done.stdout
 
-    def provide(self, name: str, client: str) -> None:
-        """Put an executable from a client's environment on PATH; runs of keyring are logged."""
-        note = f'echo "$*" >> "{self.log}"\n' if name == "keyring" else ""
-        self.azure.executable(name, f'{note}exec "{self.install(client)}/{name}" "$@"')
+    def activate(self, client: str) -> str:
+        """Return the line that puts an environment before all else on PATH."""
+        return f'export PATH="{self.install(client)}:$PATH"\n'
+
+    @property
+    def az_runs(self) -> list[str]:
+        return self.azure.az_runs[self.earlier :]
 
     @property
     def keyring_runs(self) -> list[str]:
@@ -130,14 +166,18 @@ class Shell:
         The backend is refused when it asks where to sign in. A list that ends with it says that
         there was no 401 from the first credential on.
         """
-        assert len(self.azure.az_runs) == 1
+        assert len(self.az_runs) == 1
         assert self.azure.scopes() == [scope]
         assert self.refused == list(refused)
         assert self.keyring_runs == list(keyring)
 
     def assert_nothing_asked(self) -> None:
         """Assert that the last command line was none of Azure's business."""
-        assert (self.azure.az_runs, self.azure.requests) == ([], [])
+        assert (self.az_runs, self.azure.requests) == ([], [])
+
+    def assert_installed(self, pattern: str) -> None:
+        """Assert that the private package is in a folder."""
+        assert list(self.folder.glob(f"{pattern}/contoso_secrets.py"))
 
 
 @pytest.fixture
@@ -149,8 +189,8 @@ def shell(azure: Azure, install: Install, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def dist(tmp_path: Path) -> bytes:
-    """Put a wheel into dist/; return its bytes."""
-    name, content = wheel()
+    """Put a wheel, which the feed has not, into dist/; return its bytes."""
+    name, content = wheel("app")
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist" / name).write_bytes(content)
     return content
@@ -161,270 +201,21 @@ def assert_uploaded(azure: Azure, content: bytes) -> None:
     assert [content in body for body in azure.uploads] == [True]
 
 
-# --- pip
-
-
-def assert_installs(shell: Shell, line: str, client: str = "pip") -> None:
-    """Run pip install into a folder."""
-    target = shell.folder / "site"
-    shell(line, client=client, PIP_TARGET=str(target))
-    assert (target / "contoso_secrets.py").exists()
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"pip install --index-url {INDEX_URL} contoso-secrets",
-        f"pip install --no-input --keyring-provider import --index-url {INDEX_URL} contoso-secrets",
-        f"pip install --index-url {OWN_NAME_URL} contoso-secrets",
-        f"pip install --index-url {INDEX_URL} --extra-index-url {OTHER_FEED} contoso-secrets",
-    ],
-    ids=["plain", "no input", "user in the URL", "two feeds"],
-)
-def test_pip(shell: Shell, line: str) -> None:
-    assert_installs(shell, line)
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
-
-
-def test_pip_with_two_organizations(shell: Shell) -> None:
-    # pip keeps one credential for each host and user.
-    urls = [OWN_NAME_URL, OWN_NAME_URL.replace("me@", "you@").replace("/contoso/", "/fabrikam/")]
-    assert_installs(
-        shell, "pip install --index-url {} --extra-index-url {} contoso-secrets".format(*urls)
-    )
-    assert len(shell.azure.az_runs) == 2
-    assert shell.azure.scopes() == [READ, READ]
-    assert shell.refused == ["pip", BACKEND, "pip", BACKEND]
-
-
-BY_SUBPROCESS = f"pip install --keyring-provider subprocess --index-url {INDEX_URL} contoso-secrets"
-WITH_USER = f"pip install --keyring-provider subprocess --index-url {USER_URL} contoso-secrets"
-
-
-def test_pip_by_subprocess(shell: Shell) -> None:
-    assert_installs(shell, BY_SUBPROCESS)
-    asked = f"--mode=creds --output=json get {INDEX_URL}"
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND], keyring=[asked])
-
-
-def test_pip_by_subprocess_with_user(shell: Shell) -> None:
-    assert_installs(shell, WITH_USER)
-    asked = f"--mode=creds --output=json get {INDEX_URL} VssSessionToken"
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND], keyring=[asked])
-
-
-def test_older_pip_by_subprocess_with_user(shell: Shell) -> None:
-    assert_installs(shell, WITH_USER, client="older pip")
-    asked = f"get {INDEX_URL} VssSessionToken"
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND], keyring=[asked])
-
-
-def test_older_pip_by_subprocess_asks_for_nobody_without_user(shell: Shell) -> None:
-    shell(f"{BY_SUBPROCESS} --no-input", client="older pip", status=1)
-    assert (shell.refused, shell.keyring_runs) == (["pip"], [])
-
-
-def test_pip_download(shell: Shell) -> None:
-    shell(f"pip download --index-url {INDEX_URL} contoso-secrets")
-    name, content = wheel()
-    assert (shell.folder / name).read_bytes() == content
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
-
-
-@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
-def test_pip_index_versions(shell: Shell, url: str) -> None:
-    said = shell(f"pip index versions --json --index-url {url} contoso-secrets")
-    assert json.loads(said)["versions"] == ["1.0"]  # nothing but JSON
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> None:
-    """Lay out a project that needs the private package for its own build."""
-    name, content = wheel("app")
-    (tmp_path / "built").mkdir()
-    (tmp_path / "built" / name).write_bytes(content)
-    (tmp_path / "backend.py").write_text(f"""\
-import shutil, contoso_secrets
-def build_wheel(folder, *_):
-    shutil.copy("built/{name}", folder)
-    return "{name}"
-""")
-    (tmp_path / "pyproject.toml").write_text("""\
-[build-system]
-requires = ["contoso-secrets"]
-build-backend = "backend"
-backend-path = ["."]
-""")
-
-
-@pytest.mark.usefixtures("app")
-def test_pip_build_isolation(shell: Shell) -> None:
-    shell(f"""
-export PIP_INDEX_URL={INDEX_URL}
-export PIP_KEYRING_PROVIDER=import
-pip wheel --no-input .
-""")
-    assert list(shell.folder.glob("app-1.0-*.whl"))
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
-
-
-@pytest.mark.usefixtures("app")
-def test_pip_build_isolation_hands_on_no_keyring_provider(shell: Shell) -> None:
-    line = f"pip wheel --no-input --keyring-provider import --index-url {INDEX_URL} ."
-    assert "No matching distribution found for contoso-secrets" in shell(line, status=1)
-    assert shell.refused == ["pip"]
-
-
-# --- uv
-#
-# For each file, which is under another path than the index, uv first tries without credentials.
-
-
-def test_uv_pip_install(shell: Shell) -> None:
-    shell(f"uv venv --python {sys.executable}")
-    shell(f"uv pip install --keyring-provider subprocess --index-url {TOKEN_URL} contoso-secrets")
-    assert list(shell.folder.glob(".venv/lib/*/site-packages/contoso_secrets.py"))
-    asked = f"get {INDEX_URL} __token__"
-    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv", "uv"], keyring=[asked])
-
-
-UV_PROJECT = f"""\
-[tool.uv]
-keyring-provider = "subprocess"
-
-[[tool.uv.index]]
-name = "private"
-url = "{USER_URL}"
-default = true
-"""
-UV_PROJECT_WITHOUT_USER = UV_PROJECT.replace(USER_URL, INDEX_URL) + 'authenticate = "always"\n'
-
-
-def test_uv_project(shell: Shell) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT)
-    shell("uv lock", UV_PYTHON=sys.executable)
-    assert 'name = "contoso-secrets"' in (shell.folder / "uv.lock").read_text()
-    asked = f"get {INDEX_URL} VssSessionToken"
-    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv"], keyring=[asked])
-    shell("uv sync --no-cache", UV_PYTHON=sys.executable)
-    assert list(shell.folder.glob(".venv/lib/*/site-packages/contoso_secrets.py"))
-    (url,) = re.findall(r'url = "(.*\.whl)"', (shell.folder / "uv.lock").read_text())
-    asked = f"get {url} VssSessionToken"  # which is all that uv knows, with everything locked
-    shell.assert_one_sign_in(READ, refused=["uv", BACKEND], keyring=[asked])
-
-
-def test_uv_project_without_user(shell: Shell) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT_WITHOUT_USER)
-    shell("uv sync", UV_PYTHON=sys.executable)
-    assert list(shell.folder.glob(".venv/lib/*/site-packages/contoso_secrets.py"))
-    asked = f"get {INDEX_URL} --mode creds"
-    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv", "uv"], keyring=[asked])
-
-
-def test_uv_asks_for_nobody_without_user_when_all_is_locked(shell: Shell) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT_WITHOUT_USER)
-    shell("uv lock", UV_PYTHON=sys.executable)
-    asked = f"get {INDEX_URL} --mode creds"
-    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv"], keyring=[asked])
-    shell("uv sync --no-cache", UV_PYTHON=sys.executable, status=2)
-    assert (shell.refused, shell.keyring_runs) == (["uv"], [])
-
-
-def test_uv_publish(shell: Shell, dist: bytes) -> None:
-    shell(f"uv publish --keyring-provider subprocess -u VssSessionToken --publish-url {UPLOAD_URL}")
-    assert_uploaded(shell.azure, dist)
-    asked = f"get {UPLOAD_URL} VssSessionToken"
-    shell.assert_one_sign_in(WRITE, refused=[BACKEND], keyring=[asked])
-
-
-# --- Uploads
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"twine upload --repository-url {UPLOAD_URL} dist/*",
-        f"twine upload --repository-url {UPLOAD_URL} -u VssSessionToken dist/*",
-    ],
-    ids=["plain", "user"],
-)
-def test_twine(shell: Shell, dist: bytes, line: str) -> None:
-    shell(line)
-    assert_uploaded(shell.azure, dist)
-    shell.assert_one_sign_in(WRITE, refused=[BACKEND])
-
-
-# hatch does not obey HTTPS_PROXY, the way to the simulated Azure; this alone is changed in it.
-HATCH_OBEYS_THE_PROXY = """
-import functools, os, httpx2
-httpx2.HTTPTransport = functools.partial(httpx2.HTTPTransport, proxy=os.environ["HTTPS_PROXY"])
-"""
-
-
-def test_hatch(shell: Shell, dist: bytes) -> None:
-    (shell.folder / "sitecustomize.py").write_text(HATCH_OBEYS_THE_PROXY)
-    line = f"hatch publish --repo {UPLOAD_URL} --user VssSessionToken"
-    shell(line, PYTHONPATH=str(shell.folder))
-    assert_uploaded(shell.azure, dist)
-    shell.assert_one_sign_in(WRITE, refused=[BACKEND])
-
-
-FLIT_PROJECT = """\
-[project]
-name = "contoso_secrets"
-version = "1.0"
-description = "The answer"
-"""
-
-
-def test_flit(shell: Shell) -> None:
-    (shell.folder / "pyproject.toml").write_text(FLIT_PROJECT)
-    (shell.folder / "contoso_secrets.py").write_text("answer = 42\n")
-    shell(f"FLIT_INDEX_URL={UPLOAD_URL} FLIT_USERNAME=VssSessionToken flit publish")
-    built = [path.read_bytes() for path in sorted(shell.folder.glob("dist/*"))]
-    assert [content in body for content, body in zip(built, shell.azure.uploads)] == [True, True]
-    shell.assert_one_sign_in(WRITE, refused=[BACKEND])
-
-
-# --- poetry and pdm
-
-POETRY_PROJECT = f"""\
-[tool.poetry]
-package-mode = false
-
-[[tool.poetry.source]]
-name = "private"
-url = "{INDEX_URL}"
-"""
-
-
-def test_poetry(shell: Shell) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + POETRY_PROJECT)
-    shell("poetry lock")
-    assert 'name = "contoso-secrets"' in (shell.folder / "poetry.lock").read_text()
-    shell.assert_one_sign_in(READ, refused=[BACKEND])
-    shell("poetry install", POETRY_VIRTUALENVS_PATH=str(shell.folder))
-    assert list(shell.folder.glob("*/lib/*/site-packages/contoso_secrets.py"))
-    shell.assert_one_sign_in(READ, refused=[BACKEND])
-
-
-PDM_PROJECT = f"""\
-[[tool.pdm.source]]
-name = "pypi"
-url = "{INDEX_URL}"
-"""
-
-
-@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
-def test_pdm(shell: Shell, url: str) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + PDM_PROJECT.replace(INDEX_URL, url))
-    shell("pdm lock", PDM_CHECK_UPDATE="0")
-    assert 'name = "contoso-secrets"' in (shell.folder / "pdm.lock").read_text()
-    shell.assert_one_sign_in(READ, refused=["pdm", BACKEND])
-
-
-# --- keyring itself
+# --- The keyring command
+
+
+def test_uv_tool_installs_the_keyring_command(
+    install: Install, project_wheel: Path, tmp_path: Path
+) -> None:
+    folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path)}
+    variables = {**os.environ, **folders, "UV_SYSTEM_CERTS": "1", "UV_PYTHON": sys.executable}
+    variables["PATH"] = f"{install('uv')}:{variables['PATH']}"
+    line = f"uv tool install keyring --with {project_wheel}"
+    subprocess.run(line.split(), env=variables, check=True, timeout=240)
+    said = subprocess.run(
+        [tmp_path / "keyring", "--list-backends"], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert "artifacts_keyring_nofuss.ArtifactsKeyringBackend (priority: 9.9)" in said.splitlines()
 
 
 def test_keyring_get(shell: Shell) -> None:
@@ -449,12 +240,6 @@ def test_keyring_output_json(shell: Shell) -> None:
     shell.assert_one_sign_in(WRITE, refused=[BACKEND], keyring=[asked])
 
 
-def test_keyring_list_backends(shell: Shell) -> None:
-    said = shell("keyring --list-backends")
-    assert "artifacts_keyring_nofuss.ArtifactsKeyringBackend (priority: 9.9)" in said.splitlines()
-    shell.assert_nothing_asked()
-
-
 @pytest.mark.parametrize(
     "probe",
     [
@@ -472,35 +257,509 @@ def test_what_is_no_feed_is_not_signed_in_to(shell: Shell, probe: str) -> None:
     shell.assert_nothing_asked()
 
 
+BOTH = "keyring and another backend"
+
+
 def test_another_backend_serves_all_else(shell: Shell) -> None:
-    both = "keyring and another backend"
     for service in ("example.com", "python-poetry-check"):
-        shell(f"keyring set {service} me", client=both, typed="hidden")
-        assert shell(f"keyring get {service} me", client=both).strip() == "hidden"
+        shell(f"keyring set {service} me", keyring=BOTH, typed="hidden")
+        assert shell(f"keyring get {service} me", keyring=BOTH).strip() == "hidden"
         shell.assert_nothing_asked()
-        shell(f"keyring del {service} me", client=both)
-        assert shell(f"keyring get {service} me", client=both, status=1) == ""
+        shell(f"keyring del {service} me", keyring=BOTH)
+        assert shell(f"keyring get {service} me", keyring=BOTH, status=1) == ""
 
 
-def test_another_backend_takes_what_is_set_for_a_feed(shell: Shell) -> None:
-    both = "keyring and another backend"
-    shell(f"keyring set {INDEX_URL} me", client=both, typed="hidden")
+def test_a_stored_password_is_used_when_the_backend_has_none(shell: Shell) -> None:
+    stored = shell(f"keyring get {INDEX_URL} me").strip()  # stands for a personal access token
+    shell(f"keyring set {INDEX_URL} me", keyring=BOTH, typed=stored)
     shell.assert_nothing_asked()
-    password = shell(f"keyring get {INDEX_URL} me", client=both).strip()
-    assert shell.azure.session_tokens[password].scopes == [READ]  # but ours is asked first
+    assert shell(f"keyring get {INDEX_URL} me", keyring=BOTH).strip() != stored
+    shell.azure.executable("az", "exit 1")
+    shell(
+        f"pip download --index-url {OWN_NAME_URL} contoso-secrets", client="pip alone", keyring=BOTH
+    )
+    assert (shell.refused, shell.azure.scopes()) == (["pip", BACKEND], [])
+
+
+# --- pip
+
+PLAIN = f"pip install --index-url {INDEX_URL} contoso-secrets"
+BY_SUBPROCESS = f"pip install --keyring-provider subprocess --index-url {INDEX_URL} contoso-secrets"
+WITH_USER = f"pip install --keyring-provider subprocess --index-url {USER_URL} contoso-secrets"
+
+
+def assert_installs(shell: Shell, line: str, client: str = "") -> None:
+    """Run pip install into a folder."""
+    shell(line, client=client, PIP_TARGET="site")
+    shell.assert_installed("site")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        PLAIN,
+        f"pip install --no-input --keyring-provider import --index-url {INDEX_URL} contoso-secrets",
+        f"pip install --index-url {OWN_NAME_URL} contoso-secrets",
+        f"pip install --index-url {INDEX_URL} --extra-index-url {OTHER_FEED} contoso-secrets",
+    ],
+    ids=["plain", "no input", "user in the URL", "two feeds"],
+)
+def test_pip(shell: Shell, line: str) -> None:
+    assert_installs(shell, line)
+    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
+
+
+@pytest.mark.parametrize(
+    ("client", "line", "asked"),
+    [
+        ("pip alone", BY_SUBPROCESS, f"--mode=creds --output=json get {INDEX_URL}"),
+        ("pip alone", WITH_USER, f"--mode=creds --output=json get {INDEX_URL} VssSessionToken"),
+        ("older pip", WITH_USER, f"get {INDEX_URL} VssSessionToken"),
+    ],
+)
+def test_pip_by_subprocess(shell: Shell, client: str, line: str, asked: str) -> None:
+    assert_installs(shell, line, client)
+    shell.assert_one_sign_in(READ, refused=["pip", BACKEND], keyring=[asked])
+
+
+def test_older_pip_by_subprocess_asks_for_nobody_without_user(shell: Shell) -> None:
+    shell(f"{BY_SUBPROCESS} --no-input", client="older pip", status=1)
+    assert (shell.refused, shell.keyring_runs) == (["pip"], [])
+
+
+def test_older_keyring_does_not_understand_pip(shell: Shell) -> None:
+    shell(WITH_USER, client="pip alone", keyring="older keyring", status=1)
+    assert (shell.refused, shell.az_runs) == (["pip", "pip"], [])
+
+
+def test_keyring_beside_pip_is_asked_unless_by_subprocess(shell: Shell) -> None:
+    client = "pip and keyring"
+    line = f"{shell.activate(client)}pip install --index-url {USER_URL} contoso-secrets"
+    shell(line, client=client, status=1)
+    assert (shell.refused, shell.az_runs) == (["pip", "pip"], [])
+    assert_installs(shell, shell.activate(client) + WITH_USER, client)
+
+
+@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
+def test_pip_index_versions(shell: Shell, url: str) -> None:
+    said = shell(f"pip index versions --json --index-url {url} contoso-secrets")
+    assert json.loads(said)["versions"] == ["1.0"]  # nothing but JSON
+    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
+
+
+def test_pip_names_no_organization_for_a_file_without_index(shell: Shell) -> None:
+    shell(f"pip download --index-url {INDEX_URL} contoso-secrets")
+    (path,) = [r.path for r in shell.azure.requests if r.path.endswith(".whl")]
+    file = f"https://{FEED}{path}"
+    shell(f"pip download --no-input --keyring-provider import --dest x {file}", status=1)
+    assert (shell.refused, shell.az_runs) == (["pip"], [])
+    shell(f"pip download --dest with-index --index-url {INDEX_URL} {file}")
+    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
+
+
+NO_CERTIFICATES = "SSL_CERT_FILE= REQUESTS_CA_BUNDLE= PIP_CERT="
+NO_PROXY = "HTTPS_PROXY=http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "option", "reason"),
+    [
+        (NO_CERTIFICATES, '--cert "$SSL_CERT_FILE"', "certificate not trusted"),
+        (NO_CERTIFICATES, f"--trusted-host {FEED}", "certificate not trusted"),
+        (NO_PROXY, '--proxy "$HTTPS_PROXY"', "no connection"),
+    ],
+    ids=["certificate", "trusted host", "proxy"],
+)
+def test_pip_keeps_its_own_options(shell: Shell, variables: str, option: str, reason: str) -> None:
+    said = shell(f"{variables} {PLAIN} --no-input --keyring-provider import {option}", status=1)
+    assert reason in said
+    assert shell.refused == ["pip"]
+
+
+# --- Tools that make environments of their own
+
+PIP_INSIDE = f"""
+export PIP_INDEX_URL={USER_URL}
+export PIP_KEYRING_PROVIDER=subprocess
+"""
+UV_INSIDE = f"""
+export UV_DEFAULT_INDEX={USER_URL}
+export UV_KEYRING_PROVIDER=subprocess
+"""
+# The lines, and how often pip or uv signs in. A real feed would also have the packages that pipx
+# and pre-commit want from PyPI: a newer pip, and setuptools. (For pip, 0 means no build isolation.)
+PIP_TOOLS = {
+    "pip": ("python -m venv --without-pip v && pip --python v/bin/python install .", 2),
+    "build": ("python -m build --wheel", 1),
+    "nox": ("nox -db venv", 2),
+    "tox": ("tox", 2),
+    "hatch": ("hatch run python -c 'import contoso_secrets'", 1),
+    "pip-tools": ("pip-compile pyproject.toml", 2),
+    "pipenv": ("pipenv install", 5),
+    "pipx": ("pipx install --skip-maintenance .", 3),
+    "pre-commit": (
+        "git init --quiet && git add . && "
+        "PIP_NO_BUILD_ISOLATION=0 VIRTUALENV_SETUPTOOLS=bundle pre-commit run",
+        1,
+    ),
+}
+UV_TOOLS = {
+    "uv": ("uv build --wheel", 1),
+    "build": ("python -m build --wheel --installer uv", 1),
+    "nox": ("nox -db uv", 1),
+    "tox and uv": ("tox", 2),
+    "hatch": ("hatch -e uv run python -c 'import contoso_secrets'", 1),
+    "pipx and uv": ("pipx install .", 2),
+}
+TOX_PASS_ENV = """\
+[pkgenv]
+pass_env = {[testenv]pass_env}
+
+[testenv]
+pass_env = AZURE_*, IDENTITY_*, ARTIFACTS_KEYRING_NOFUSS_*, REQUESTS_CA_BUNDLE
+"""
+TOOLED_PROJECT = {  # which needs the private package for its build, and later
+    "pyproject.toml": """\
+[build-system]
+requires = ["contoso-secrets"]
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "app"
+version = "1.0"
+dynamic = ["dependencies"]
+
+[tool.hatch.envs.default]
+skip-install = true
+dependencies = ["contoso-secrets"]
+
+[tool.hatch.envs.uv]
+installer = "uv"
+""",
+    "backend.py": """\
+import glob, os, shutil
+import contoso_secrets
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    (built,) = glob.glob("built/*.whl")
+    return os.path.basename(shutil.copy(built, wheel_directory))
+""",
+    "built/pyproject.toml": APP + 'description = ""\nscripts.app = "app:main"\n',
+    "built/app.py": "",
+    "noxfile.py": """\
+import nox
+@nox.session
+def tests(session):
+    session.install(".")
+    session.run("python", "-c", "import app, contoso_secrets")
+""",
+    "tox.ini": f"""\
+{TOX_PASS_ENV}
+package = wheel
+commands = python -c "import app, contoso_secrets"
+""",
+    "Pipfile": '[packages]\ncontoso-secrets = "*"\n',
+    ".pre-commit-config.yaml": """\
+repos:
+  - repo: local
+    hooks:
+      - id: check
+        name: check
+        language: python
+        additional_dependencies: [contoso-secrets]
+        entry: python -c "import contoso_secrets"
+        always_run: true
+        pass_filenames: false
+""",
+}
+
+
+@pytest.fixture
+def tooled(shell: Shell) -> Shell:
+    """Lay out a project with the files of every tool."""
+    for name, text in TOOLED_PROJECT.items():
+        path = shell.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    built = shell.folder / "built"
+    make_wheel_in(built / "pyproject.toml", built)
+    shell.azure.executable("git", f'exec "{shutil.which("git")}" "$@"')
+    return shell
+
+
+@pytest.mark.parametrize(
+    ("settings", "client", "line", "sign_ins"),
+    [(PIP_INSIDE, client, *run) for client, run in PIP_TOOLS.items()]
+    + [(UV_INSIDE, client, *run) for client, run in UV_TOOLS.items()],
+    ids=[
+        *(f"{client}, pip inside" for client in PIP_TOOLS),
+        *(f"{client}, uv inside" for client in UV_TOOLS),
+    ],
+)
+def test_tools_that_make_environments(
+    tooled: Shell, settings: str, client: str, line: str, sign_ins: int
+) -> None:
+    tooled(settings + line, client=client)
+    assert tooled.azure.scopes() == [READ] * sign_ins
+    assert len(tooled.keyring_runs) == sign_ins
+    assert any(r.status == 200 and r.path.endswith(".whl") for r in tooled.azure.requests)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "sign_ins"),
+    [("pip wheel --no-deps .", 0, 1), ("python -m build --wheel", 1, 0)],
+    ids=["pip", "build"],
+)
+def test_keyring_is_imported_in_pips_own_builds_only(
+    tooled: Shell, line: str, status: int, sign_ins: int
+) -> None:
+    tooled(PIP_INSIDE.replace("subprocess", "import") + line, status=status)
+    assert tooled.azure.scopes() == [READ] * sign_ins
+    assert tooled.keyring_runs == []
+
+
+def test_pip_hands_no_keyring_provider_on_to_its_builds(tooled: Shell) -> None:
+    line = f"pip wheel --no-input --keyring-provider import --index-url {INDEX_URL} ."
+    assert "No matching distribution found for contoso-secrets" in tooled(line, status=1)
+    assert tooled.refused == ["pip"]
+
+
+@pytest.mark.parametrize(("passed", "status"), [("AZURE_*", 0), ("AZURE_POD_*", 1)])
+def test_tox_passes_on_what_it_is_told_to(tooled: Shell, passed: str, status: int) -> None:
+    answer = json.dumps({"accessToken": tooled.azure.az_signed_in(), "tokenType": "Bearer"})
+    tooled.azure.executable("az", f"""[ "$AZURE_CONFIG_DIR" ] && echo '{answer}'""")
+    settings = tooled.folder / "tox.ini"
+    settings.write_text(settings.read_text().replace("AZURE_*", passed))
+    tooled(f"{PIP_INSIDE}tox", status=status, AZURE_CONFIG_DIR="of-this-job")
+
+
+# --- Two organizations in one run
+
+TWO_FEEDS = f"--index-url {USER_URL} --extra-index-url {LEGACY_USER_URL} contoso-secrets"
+
+
+@pytest.mark.parametrize(
+    ("client", "line", "refused"),
+    [
+        (
+            "pip",
+            f"pip install --index-url {INDEX_URL} --extra-index-url {LEGACY_URL} contoso-secrets",
+            ["pip", "pip"],
+        ),
+        (
+            "pip alone",
+            f"pip install --keyring-provider subprocess {TWO_FEEDS}",
+            ["pip", "pip"],
+        ),
+        (
+            "uv",
+            f"uv pip install --target site --keyring-provider subprocess {TWO_FEEDS}",
+            ["uv", "uv", "uv"],
+        ),
+    ],
+    ids=["pip", "pip, subprocess", "uv"],
+)
+def test_two_organizations(shell: Shell, client: str, line: str, refused: list[str]) -> None:
+    # The strategy makes uv ask both indexes, as pip does.
+    shell(line, client=client, PIP_TARGET="site", UV_INDEX_STRATEGY="unsafe-best-match")
+    shell.assert_installed("site")
+    assert shell.azure.scopes() == [READ, READ]
+    assert sorted(shell.refused) == [BACKEND, BACKEND, *refused]
+    served = {r.host for r in shell.azure.requests if r.status == 200 and r.method == "GET"}
+    assert served == {FEED, "fabrikam.pkgs.visualstudio.com"}
+
+
+def test_two_organizations_at_one_host_are_refused_for_each_package(shell: Shell) -> None:
+    fabrikam = INDEX_URL.replace("/contoso/", "/fabrikam/")
+    shell(f"{PLAIN} no-such-package --extra-index-url {fabrikam}", status=1)
+    assert shell.refused.count("pip") == 2 * 2
+
+
+# --- uv
+#
+# For each file, which is under another path than the index, uv first tries without credentials.
+
+UV_PIP = f"uv pip install --keyring-provider subprocess --index-url {USER_URL} contoso-secrets"
+
+
+def test_uv_pip_install(shell: Shell) -> None:
+    shell("uv venv", UV_PYTHON=sys.executable)
+    shell(UV_PIP)
+    shell.assert_installed(".venv/lib/*/site-packages")
+    asked = f"get {INDEX_URL} VssSessionToken"
+    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv", "uv"], keyring=[asked])
+
+
+@pytest.mark.parametrize(("activated", "status"), [("keyring alone", 1), ("keyring", 0)])
+def test_uv_asks_the_first_keyring_on_path(shell: Shell, activated: str, status: int) -> None:
+    shell(f"{shell.activate(activated)}{UV_PIP} --target site", status=status)
+    assert shell.keyring_runs == []  # of the one behind, which has the backend
+
+
+UV_PROJECT = f"""\
+[tool.uv]
+keyring-provider = "subprocess"
+
+[[tool.uv.index]]
+name = "private"
+url = "{USER_URL}"
+publish-url = "{UPLOAD_URL}"
+default = true
+"""
+
+
+def test_uv_project(shell: Shell) -> None:
+    (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT)
+    shell("uv lock", UV_PYTHON=sys.executable)
+    asked = f"get {INDEX_URL} VssSessionToken"
+    shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv"], keyring=[asked])
+    shell("uv sync --locked --no-cache", UV_PYTHON=sys.executable)
+    shell.assert_installed(".venv/lib/*/site-packages")
+    (url,) = re.findall(r'url = "(.*\.whl)"', (shell.folder / "uv.lock").read_text())
+    asked = f"get {url} VssSessionToken"  # which is all that uv knows, with everything locked
+    shell.assert_one_sign_in(READ, refused=["uv", BACKEND], keyring=[asked])
+
+
+ALWAYS = UV_PROJECT.replace(USER_URL, INDEX_URL) + 'authenticate = "always"\n'
+
+
+@pytest.mark.parametrize(
+    ("project", "line"),
+    [
+        (APP + ALWAYS, "uv lock"),
+        (
+            APP.replace('"contoso-secrets"', "") + '[tool.uv]\nkeyring-provider = "subprocess"\n',
+            f"uv add --index private={USER_URL} contoso-secrets",
+        ),
+    ],
+    ids=["always", "added"],
+)
+def test_uv_needs_the_user_when_all_is_locked(shell: Shell, project: str, line: str) -> None:
+    (shell.folder / "pyproject.toml").write_text(project)
+    shell(line, UV_PYTHON=sys.executable)
+    assert "VssSessionToken" not in (shell.folder / "pyproject.toml").read_text()
+    shutil.rmtree(shell.folder / ".venv", ignore_errors=True)
+    shell("uv sync --locked --no-cache", status=2, UV_PYTHON=sys.executable)
+    assert (shell.refused, shell.keyring_runs) == (["uv"], [])
+    line = """
+export UV_INDEX_PRIVATE_USERNAME=VssSessionToken
+uv sync --locked --no-cache
+"""
+    shell(line, UV_PYTHON=sys.executable)
+    shell.assert_installed(".venv/lib/*/site-packages")
+
+
+# --- poetry and pdm
+
+POETRY_PROJECT = f"""\
+[tool.poetry]
+package-mode = false
+
+[[tool.poetry.source]]
+name = "private"
+url = "{INDEX_URL}"
+"""
+
+
+def test_poetry(shell: Shell) -> None:
+    (shell.folder / "pyproject.toml").write_text(APP + POETRY_PROJECT)
+    shell("poetry lock", POETRY_VIRTUALENVS_IN_PROJECT="true")
+    assert 'name = "contoso-secrets"' in (shell.folder / "poetry.lock").read_text()
+    shell.assert_one_sign_in(READ, refused=[BACKEND])
+    shell("poetry install", POETRY_VIRTUALENVS_IN_PROJECT="true")
+    shell.assert_installed(".venv/lib/*/site-packages")
+    shell.assert_one_sign_in(READ, refused=[BACKEND])
+
+
+PDM_PROJECT = f"""\
+[[tool.pdm.source]]
+name = "pypi"
+url = "{INDEX_URL}"
+"""
+
+
+@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
+def test_pdm(shell: Shell, url: str) -> None:
+    (shell.folder / "pyproject.toml").write_text(APP + PDM_PROJECT.replace(INDEX_URL, url))
+    shell("pdm lock")
+    assert 'name = "contoso-secrets"' in (shell.folder / "pdm.lock").read_text()
+    shell.assert_one_sign_in(READ, refused=["pdm", BACKEND])
+
+
+# --- Uploads
+
+# hatch does not obey HTTPS_PROXY, the way to the simulated Azure; this alone is changed in it.
+HATCH_OBEYS_THE_PROXY = """
+import functools, os, httpx2
+httpx2.HTTPTransport = functools.partial(httpx2.HTTPTransport, proxy=os.environ["HTTPS_PROXY"])
+"""
+PUBLISH = f"uv publish --keyring-provider subprocess -u VssSessionToken --publish-url {UPLOAD_URL}"
+POETRY_PUBLISH = f"""
+poetry config repositories.private {UPLOAD_URL}
+poetry publish -r private
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "scopes"),
+    [
+        (f"twine upload --repository-url {UPLOAD_URL} dist/*", [WRITE]),
+        (f"twine upload --repository-url {UPLOAD_URL} -u VssSessionToken dist/*", [WRITE]),
+        (PUBLISH, [WRITE]),
+        ("uv publish --index private", [READ, WRITE]),  # it looks what is there already
+        (POETRY_PUBLISH, [WRITE]),
+        (f"pdm publish --no-build -r {UPLOAD_URL}", [WRITE]),
+        (f"hatch publish --repo {UPLOAD_URL} --user VssSessionToken", [WRITE]),
+    ],
+    ids=["twine", "twine, user", "uv", "uv, index", "poetry", "pdm", "hatch"],
+)
+def test_upload(shell: Shell, dist: bytes, line: str, scopes: list[str]) -> None:
+    (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT)
+    if line.startswith("hatch"):
+        (shell.folder / "sitecustomize.py").write_text(HATCH_OBEYS_THE_PROXY)
+        line = f"PYTHONPATH=. {line}"
+    shell(line)
+    assert_uploaded(shell.azure, dist)
+    assert shell.azure.scopes() == scopes
+    assert shell.refused == [BACKEND] * len(scopes)
+
+
+FLIT_PROJECT = """\
+[project]
+name = "contoso_secrets"
+version = "1.0"
+description = "The answer"
+"""
+
+
+def test_flit(shell: Shell) -> None:
+    (shell.folder / "pyproject.toml").write_text(FLIT_PROJECT)
+    (shell.folder / "contoso_secrets.py").write_text("answer = 42\n")
+    shell(f"FLIT_INDEX_URL={UPLOAD_URL} FLIT_USERNAME=VssSessionToken flit publish")
+    built = [path.read_bytes() for path in sorted(shell.folder.glob("dist/*"))]
+    assert [content in body for content, body in zip(built, shell.azure.uploads)] == [True, True]
+    shell.assert_one_sign_in(WRITE, refused=[BACKEND])
 
 
 # --- The README
 
+PLACEHOLDERS = {
+    "{USER_URL}": "https://VssSessionToken@pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/",
+    "{INDEX_URL}": "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/",
+    "{UPLOAD_URL}": "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/upload/",
+    "{LEGACY_URL}": "https://OTHER.pkgs.visualstudio.com/_packaging/FEED/pypi/simple/",
+    "contoso-secrets": "PACKAGE",
+    "--with {project_wheel}": f"--with {BACKEND}",
+}
+
 
 def snippets() -> list[tuple[str, str]]:
-    """Return the language and the text of each snippet in "Use with", as this file writes it."""
-    text = (PROJECT / "README.md").read_text().partition("\n## Use with\n")[2].partition("\n## ")[0]
-    for name in ("USER_URL", "TOKEN_URL", "INDEX_URL", "UPLOAD_URL"):
-        url = globals()[name].replace("contoso", "ORGANIZATION").replace("private", "FEED")
-        text = text.replace(url, f"{{{name}}}")
-    text = text.replace("PACKAGE", "contoso-secrets")
-    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """Return the language and the text of each of the README's snippets, as this file writes it."""
+    text = (PROJECT / "README.md").read_text()
+    for here, there in PLACEHOLDERS.items():
+        text = text.replace(there, here)
+    sections = re.findall(r"^## (?:Use with|In CI)\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)\n(.*?)^```", "".join(sections), re.MULTILINE | re.DOTALL)
 
 
 def test_the_readme_shows_what_is_run_here() -> None:
@@ -508,6 +767,6 @@ def test_the_readme_shows_what_is_run_here() -> None:
     for language, text in snippets():
         for line in filter(None, text.splitlines()):
             command = re.sub(r"^ *(- run: |RUN )?", "", line)
-            if language in ("sh", "toml") or "_URL}" in command:
+            if language in ("sh", "toml", "ini") or "_URL}" in command:
                 assert command in source
     assert snippets()
