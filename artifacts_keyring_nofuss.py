@@ -7,8 +7,8 @@ Project page: https://pypi.org/project/artifacts-keyring-nofuss/
 
 It reads in the order in which a request travels: the feed's URL, HTTP, the feed's challenge, the
 providers of a bearer token, its exchange for a session token, the whole sign-in, and last the
-keyring class, which alone decides what to log, to remember and to return. What cannot do its job
-raises SignInError. Limits are in seconds; a deadline is a time of now().
+keyring class, which alone decides what to log, to remember and to return. A function that cannot do
+its job raises SignInError. Limits are in seconds; a deadline is a value of now().
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ T = TypeVar("T")
 class SignInError(Exception):
     """Why a step of the sign-in failed, in words for a person, and what to do if that is known.
 
-    It is transient if another attempt may work.
+    transient: another attempt may work. feed_only: other feeds of the organization may work.
     """
 
-    def __init__(self, reason: str, remedy: str = "", *, transient: bool = False) -> None:
+    def __init__(
+        self, reason: str, remedy: str = "", *, transient: bool = False, feed_only: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.remedy, self.transient = remedy, transient
+        self.remedy, self.transient, self.feed_only = remedy, transient, feed_only
 
 
 # --- The feed's URL ------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ SIGN_IN_LIMIT = 85.0  # for everything, whatever happens; each other limit is of
 
 
 def now() -> float:
-    """Return seconds on a clock that nobody sets, and that counts the time a machine sleeps."""
+    """Return seconds on a clock that is never set, and that goes on while the machine sleeps."""
     if sys.platform == "win32":
         return time.monotonic()
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
@@ -169,8 +171,8 @@ def poll(wait: Callable[[float], object], deadline: float) -> bool:
     return True
 
 
-def in_time(work: Callable[[], T], deadline: float) -> T | None:
-    """Return what the work returns, None if it is late; what it runs is stopped then.
+def in_time(work: Callable[[], T], deadline: float, is_over: threading.Event) -> T | None:
+    """Return what the work returns, None if it is late; the programs it runs are stopped then.
 
     Late work is left behind in a thread of its own, because nothing else bounds the look-up of a
     name, or a server that sends a byte now and then.
@@ -192,6 +194,7 @@ def in_time(work: Callable[[], T], deadline: float) -> T | None:
     try:
         poll(finished.wait, deadline)
     finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
+        is_over.set()
         stop_programs(worker)
     return outcome[0] if outcome else None
 
@@ -204,8 +207,11 @@ METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every p
 ATTEMPTS = 3
 RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
 RETRIED = frozenset((429, 500, 502, 503, 504))
-ANSWER_LIMIT = 64 * 1024  # bytes; a token has some thousand
-PROXY_URL = r"(?:http://)?(?:[^\s/@]*@)*(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/\S*)?"
+ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
+PROXY_URL = (
+    r"(?:http://)?(?P<login>(?:[^\s/@]*@)*)"
+    r"(?P<host>[\w.-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?(?:/\S*)?"
+)
 PROXY_REMEDY = "set HTTPS_PROXY to http://host:port, or NO_PROXY to the hosts that need none"
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w~+=-]{40,}"  # JWT, refresh token, long secret
 
@@ -261,15 +267,16 @@ def send(request: Request, limit: float) -> Response:
     from urllib.parse import urlsplit
     from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler
 
-    url = urlsplit(request.full_url)
+    host, https = request.host, request.type == "https"  # before a proxy takes the host's place
     director = OpenerDirector()  # without a handler of redirects
     try:
-        # The level 0 outdoes one that the caller set for http.client, which would print headers.
-        if url.scheme == "https":
-            director.add_handler(ProxyHandler(proxy_setting(request.host)))
+        # Level 0 overrides one that the caller set for http.client, which would print headers.
+        if https:
+            director.add_handler(ProxyHandler(proxy_setting(host)))
             director.add_handler(HTTPSHandler(0, context=tls_context(*ca_setting())))
         else:
             director.add_handler(HTTPHandler(0))
+            url = urlsplit(request.full_url)
             address = url.hostname, url.port or 80
             socket.create_connection(address, METADATA_CONNECT_LIMIT).close()  # is anybody there?
         with director.open(request, timeout=limit) as response:
@@ -278,9 +285,8 @@ def send(request: Request, limit: float) -> Response:
                 raise IncompleteRead(body)
             return Response(response.status, response.headers, body)
     except (OSError, HTTPException, ValueError, OverflowError) as error:
-        remedy = "check the network and HTTPS_PROXY" if url.scheme == "https" else ""
-        failure = explain(error, url.netloc, remedy)
-    raise failure  # out here it has no context, whose words may hold what was sent
+        failure = explain(error, host, "check the network and HTTPS_PROXY" if https else "")
+    raise failure  # outside of "except" it has no context, whose words may hold what was sent
 
 
 def proxy_setting(host: str) -> dict[str, str]:
@@ -291,18 +297,19 @@ def proxy_setting(host: str) -> dict[str, str]:
     proxy = (proxies.get("https") or proxies.get("all") or "").strip()
     if not proxy or proxy_bypass(host):
         return {}
-    if not re.fullmatch(PROXY_URL, proxy, ANY_CASE):
+    url = re.fullmatch(PROXY_URL, proxy, ANY_CASE)
+    if not url:
         raise SignInError("the proxy is not an http URL", PROXY_REMEDY)  # it may hold a password
-    return {"https": proxy}
+    return {"https": f"http://{url['login']}{url['host']}{url['port'] or ':80'}"}
 
 
 def explain(error: Exception, host: str, remedy: str) -> SignInError:
-    """Return what an exception of urllib means to a person."""
+    """Translate an exception of urllib for a person."""
     import socket
     import ssl
     from http.client import HTTPException
 
-    reason = getattr(error, "reason", error)  # of URLError an exception, of SSLError a word
+    reason = getattr(error, "reason", error)  # URLError's is an exception, SSLError's a string
     error = reason if isinstance(reason, Exception) else error
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"{host}: certificate not trusted: {clean(error.verify_message)}"
@@ -369,7 +376,7 @@ def clean(text: str, *secrets: str) -> str:
 
 
 def number(value: object) -> float | None:
-    """Return a number, which may come as a string; None if it is none."""
+    """Return a number, which may come as a string; None if it is not one."""
     return float(str(value)) if re.fullmatch(r"\d{1,10}(?:\.\d+)?", str(value)) else None
 
 
@@ -416,7 +423,7 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
 
 
 def load_system_certificates(context: ssl.SSLContext) -> None:
-    """Trust what the system trusts; if that is nothing, what certifi or pip bring along."""
+    """Trust what the system trusts; if that is nothing, what certifi or pip bundle."""
     import ssl
     from importlib import import_module
 
@@ -443,7 +450,7 @@ GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TENANT = rf"{GUID}|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+"  # or a plain domain name
 LOGIN_PAGE = rf"https://{LOGIN_HOST}(?::443)?/(?P<tenant>{TENANT})/?"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
-NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # instead of some refusals, for browsers
+NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # that is, 401 instead of a redirect to it
 FEED_URL_REMEDY = "check the organization and the feed in the URL"
 TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 
@@ -471,9 +478,9 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
     tenant = challenged_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        transient = response.status in RETRIED
-        remedy = "try again later" if transient else FEED_URL_REMEDY
-        raise SignInError(reason, remedy, transient=transient)
+        if response.status in RETRIED:
+            raise SignInError(reason, "try again later")
+        raise SignInError(reason, FEED_URL_REMEDY, feed_only=True)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
         page = f"{feed.web_page}/_usersSettings/tokens"
@@ -506,12 +513,12 @@ def trusted(name: str, pattern: str, url: str) -> re.Match[str]:
 
 
 def unix_date(headers: Message) -> float:
-    """Return the Unix time of an answer, by this machine's clock if it does not tell."""
+    """Return the Unix time of an answer, by this machine's clock if it has no Date."""
     from email.utils import parsedate_to_datetime
 
     try:
         return parsedate_to_datetime(headers["Date"]).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):  # of one Python or another
+    except (TypeError, ValueError, IndexError, OverflowError):  # depending on the Python version
         return time.time()
 
 
@@ -522,6 +529,7 @@ def unix_date(headers: Message) -> float:
 PERSON, PASSWORD, UNREADABLE = "person", "password", "unreadable"
 # https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
 ENTRA_ISSUER = rf"https://(?:sts\.windows\.net|login\.microsoftonline\.com)/{GUID}/(?:v2\.0)?"
+ANSWER = "the answer"  # where a token is, for a person to read
 LONGEST_LIFE = 25 * 3600.0  # Entra and Azure DevOps grant a day at the most
 
 
@@ -531,7 +539,7 @@ class Token(NamedTuple):
     value: str
     kind: str
     label: str  # for a person to read
-    expires: float | None = None  # a time of now()
+    expires: float | None = None  # a value of now()
 
     def __str__(self) -> str:
         if self.expires is None:
@@ -549,26 +557,31 @@ def application_bearer(answer: Mapping[str, Any], challenge: Challenge) -> Token
     return bearer_of(answer.get("access_token"), PASSWORD, challenge, *times)
 
 
-def bearer_of(value: object, kind: str | None, challenge: Challenge, *times: object) -> Token:
+def bearer_of(
+    value: object, kind: str | None, challenge: Challenge, *times: object, source: str = ANSWER
+) -> Token:
     """Return a token of Entra with what its claims tell, and when (Unix) it is said to expire.
 
     The kind is what the provider knows; without it the claims decide. Raises SignInError if the
-    token can be seen to be of another tenant than the challenge.
+    token can be seen to have expired, or to be of another tenant than the challenge.
     """
-    value = parse_token(value)
+    value = parse_token(value, source)
     claims = read_claims(value)
     kind = kind or claimed_kind(claims)
     tenants = [str(claims.get("tid")).lower(), challenge.tenant]
-    if len({*tenants}) == 2 and all(re.fullmatch(GUID, tenant) for tenant in tenants):
+    if tenants[0] != tenants[1] and all(re.fullmatch(GUID, tenant) for tenant in tenants):
         reason = "the token is of tenant {}, the feed of tenant {}".format(*tenants)
         raise SignInError(reason, "sign in with an account of the feed's tenant")
+    end = number(claims.get("exp"))
+    if end and end - challenge.clock <= now():
+        raise SignInError(f"the token in {source} has expired", "get a new one")
     names = ("upn", "unique_name", "preferred_username", "appid", "oid")
     account = next((str(claims[name]) for name in names if claims.get(name)), "an unknown account")
     label = f"signed in as {clean(account)}" + (", an application" if kind == PASSWORD else "")
-    return Token(value, kind, label, expiry(challenge, *times, claims.get("exp")))
+    return Token(value, kind, label, expiry(challenge, *times, end))
 
 
-def parse_token(value: object, source: str = "the answer") -> str:
+def parse_token(value: object, source: str = ANSWER) -> str:
     """Return the value if it is a token that fits into a header."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise SignInError(f"{source} holds no usable token")
@@ -594,10 +607,9 @@ def claimed_kind(claims: Mapping[str, Any]) -> str:
 
 
 def expiry(challenge: Challenge, *times: object) -> float | None:
-    """Return the first of some Unix times as a time of now(); None if it cannot be true."""
-    known = [when for when in map(number, times) if when is not None]
-    when = min(known, default=float("inf")) - challenge.clock
-    return when if when < now() + LONGEST_LIFE else None
+    """Return the first of some Unix times as a value of now(), None without a plausible one."""
+    ends = [when - challenge.clock for when in map(number, times) if when]
+    return min((end for end in ends if now() < end < now() + LONGEST_LIFE), default=None)
 
 
 # --- Provider: a token made elsewhere ------------------------------------------------------------
@@ -628,9 +640,7 @@ def given_token() -> Token:
     if source != TOKEN_VARIABLE:
         value = read_token(source, setting(TOKEN_FILE_VARIABLE) or SECRET_FILE)
     here = Challenge("", "", time.time() - now())  # no service tells the time
-    token = bearer_of(parse_token(value, source), None, here)
-    if token.expires is not None and token.expires <= now():
-        raise SignInError(f"the token in {source} has expired", f"put a new one into {source}")
+    token = bearer_of(value, None, here, source=source)
     if token.kind == PERSON:
         return token
     return token._replace(kind=PASSWORD, label=f"the token in {source}")
@@ -698,7 +708,7 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
         form["client_assertion_type"] = JWT_BEARER
     url += f"/{challenge.tenant}/oauth2/v2.0/token"
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-    response = http(url, headers, deadline, body=urlencode(form).encode())
+    response = http(url, headers, deadline, body=urlencode(form, errors="surrogateescape").encode())
     claims = read_claims(proof)  # of an assertion; nothing of them is secret
     terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
     known = {"tenant": challenge.tenant, "terms": terms}
@@ -719,7 +729,8 @@ def client_assertion(deadline: float) -> str:
     url, bearer = map(setting, GITHUB_VARIABLES)
     trusted(GITHUB_VARIABLES[0], GITHUB_URL, url)
     audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
-    url += ("&" if "?" in url else "?") + urlencode({"audience": audience})
+    query = urlencode({"audience": audience}, errors="surrogateescape")
+    url += ("&" if "?" in url else "?") + query
     headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
     remedies = {"": "give the job the permission id-token: write"}
     answer = granted(http(url, headers, deadline), "GitHub", remedies, bearer)
@@ -739,6 +750,8 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
+# Relative ones mean what they mean to the caller, for az runs elsewhere.
+AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 AZ_BROKE = "The command failed with an unexpected error."  # its next error tells the reason
 # Without --scope no second factor is asked for; without the last option, nothing may be stored.
 LOGIN = f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
@@ -757,13 +770,11 @@ def azure_cli(challenge: Challenge, deadline: float) -> Token:
     """
     az = next(on_path("az"), None)
     if not az:
-        raise SignInError("az is not on PATH")
+        raise SignInError("az is not on PATH", f"install the Azure CLI, or set {TOKEN_VARIABLE}")
     words = f"account get-access-token --resource {RESOURCE} --tenant {challenge.tenant}"
-    settings = dict(AZ_SETTINGS)
-    if setting("AZURE_CONFIG_DIR"):  # which az would take as relative to where it runs
-        settings["AZURE_CONFIG_DIR"] = os.path.abspath(setting("AZURE_CONFIG_DIR"))
+    paths = {name: os.path.abspath(setting(name)) for name in AZ_PATHS if setting(name)}
     command = [az, *words.split(), "--output", "json"]
-    status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), settings)
+    status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), {**AZ_SETTINGS, **paths})
     if status or not output:
         reason = az_complaint(errors)
         raise SignInError(reason, remedy_for(reason, AZ_REMEDIES, tenant=challenge.tenant))
@@ -778,7 +789,7 @@ def az_complaint(errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line[len("ERROR:") :].strip() for line in lines if line.startswith("ERROR:")]
     reasons = [line for line in marked if not line.startswith(AZ_BROKE)]
-    return clean((reasons or lines[-1:] or ["az failed without a word"])[0])
+    return clean((reasons or lines[-1:] or ["az failed and said nothing"])[0])
 
 
 def on_path(name: str) -> Iterator[str]:
@@ -853,8 +864,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
         command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
             flags = subprocess.CREATE_NO_WINDOW
-            subprocess.run(command, capture_output=True, timeout=5, creationflags=flags)
+            subprocess.run(command, timeout=5, creationflags=flags, **quiet)
         with contextlib.suppress(OSError):
             process.kill()
     else:
@@ -873,7 +885,7 @@ processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, an
 def stop_programs(waiting: threading.Thread | None = None) -> None:
     """Stop the programs that a thread waits for, or all of them at the end of the caller."""
     for process, thread in [*processes.items()]:
-        if waiting in (thread, None):
+        if waiting is None or waiting is thread:
             stop(process)
 
 
@@ -881,11 +893,11 @@ def stop_programs(waiting: threading.Thread | None = None) -> None:
 
 
 class MetadataService(NamedTuple):
-    """Who gives a machine a token of its identity, in places that set all the variables."""
+    """What gives a machine tokens of its identity, in a place that sets all the variables."""
 
     place: str
     variables: tuple[str, ...]  # the first holds the address, the second the secret
-    version: str = ""  # of the API; none where it asks for more than this backend does
+    version: str = ""  # of the API; empty if this place is recognized but not supported
     secret_header: str = ""
     client_parameter: str = "client_id"
 
@@ -966,7 +978,7 @@ def chosen_providers() -> list[str]:
         reason = f"{source} names an unknown provider: {clean(name)}"
         raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
     if not PROVIDERS[name].applies():
-        raise SignInError(f"{source} names {name}, which is not configured", "configure it")
+        raise SignInError(f"{source} names {name}, which is not configured", f"unset {source}")
     return [name]
 
 
@@ -993,13 +1005,13 @@ def configured_provider() -> tuple[str, str]:
 SESSION_LIFE = 4 * 3600.0  # seconds to ask for; the service may grant less
 UTC = "%Y-%m-%dT%H:%M:%SZ"
 EXCHANGE_REMEDIES = {
-    "has revoked the sign-in": "az logout, then {login}",
+    "^Azure DevOps has revoked": "az logout, then {login}",
     "TF401444": "sign in once at {web_page} with a browser, then try again; an application has to "
     "be added to the organization by an administrator",
-    "answered 401": "check that this account is a member of {organization}",
-    "answered 403": "sign in at {web_page} with a browser, then try again",
-    "answered 3": "ask your administrator about conditional access policies",
-    "answered (429|5)": "try again later",
+    "^Azure DevOps answered 401": "check that this account is a member of {organization}",
+    "^Azure DevOps answered 403": "sign in at {web_page} with a browser, then try again",
+    "^Azure DevOps answered 3": "ask your administrator about conditional access policies",
+    "^Azure DevOps answered (429|5)": "try again later",
 }
 
 
@@ -1034,16 +1046,16 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
 
 
 def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Response) -> Token:
-    """Return a refused bearer that may be an application's, to which an exchange is not granted.
+    """Return a refused bearer if it cannot be read and so may be an application's.
 
-    Raises SignInError for every other, or if the refusal tells what else is wrong.
+    Raises SignInError for any other, or if the refusal says that something else is wrong.
     """
     reason = f"Azure DevOps {complaint(response, bearer.value)}"
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
     if "insufficient_claims" in said:
         reason = "Azure DevOps has revoked the sign-in"
-    elif bearer.kind == UNREADABLE and re.search("answered 40[13](?!: TF401444)", reason):
-        return bearer._replace(kind=PASSWORD, label=f"the token itself, for {reason}")
+    elif bearer.kind == UNREADABLE and response.status in (401, 403) and "TF401444" not in reason:
+        return bearer._replace(kind=PASSWORD, label=f"the token itself, because {reason}")
     claims = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
     login = LOGIN.format(tenant=challenge.tenant)
     login += f" --claims-challenge {claims[1]}" if claims else ""
@@ -1052,7 +1064,7 @@ def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Respo
 
 
 def unix_time(value: object) -> float | None:
-    """Return a time like 2026-01-01T01:00:00.123Z as Unix time; None if it is none."""
+    """Return a time like 2026-01-01T01:00:00.123Z as Unix time; None if it is not one."""
     from calendar import timegm
 
     with contextlib.suppress(ValueError):
@@ -1129,21 +1141,21 @@ def sign_in(
 
 # --- The keyring class ---------------------------------------------------------------------------
 
-USERNAME = "VssSessionToken"  # by custom; Azure DevOps looks at the password alone
+USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the password alone
 DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
 SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
 EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
 
 
 class Memory(NamedTuple):
-    """The outcome of a sign-in: the password or None, and the time of now() until it counts."""
+    """The outcome of a sign-in: the password or None, and until when (of now()) it counts."""
 
     password: Token | None
     until: float
 
 
 memories: dict[object, Memory] = {}  # by the feed's credential_key
-locks: dict[object, threading.RLock] = {}  # likewise
+locks: dict[object, threading.RLock] = {}  # likewise; only the thread that has one releases it
 if hasattr(os, "register_at_fork"):  # what the parent's threads hold and run is not the child's
     os.register_at_fork(after_in_child=locks.clear)
     os.register_at_fork(after_in_child=processes.clear)
@@ -1215,28 +1227,23 @@ class ArtifactsKeyringBackend(KeyringBackend):
                 lock.release()
 
     def _renew(self, feed: Feed, old: Memory | None, deadline: float) -> Token | None:
-        """Sign in, log the steps, and remember the outcome, unless other feeds may have another."""
+        """Sign in, log the steps, and remember an outcome that holds for the whole organization."""
         steps: list[Step] = []
 
         is_over = threading.Event()
 
         def report(step: Step) -> None:
             if is_over.is_set():
-                sys.exit()  # the thread that was left behind
+                sys.exit()  # which ends the thread that was left behind
             steps.append(step)
             tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
 
-        try:
-            password = in_time(lambda: first_password(feed, deadline, report), deadline)
-        finally:
-            is_over.set()
+        password = in_time(lambda: first_password(feed, deadline, report), deadline, is_over)
         if now() >= deadline and not password:
-            steps.append(Step("time", error=SignInError(f"no end within {SIGN_IN_LIMIT:.0f} s")))
+            steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)
-        errors = {step.name: step.error for step in steps if step.error}
-        discovery = errors.get("discovery")
-        is_final = discovery and not discovery.transient  # the feed's own answer
-        if password or (errors and not is_final):
+        errors = [step.error for step in steps if step.error]
+        if password or not all(error.feed_only for error in errors):
             memories[feed.credential_key] = memory
         if errors and not memory.password:
             failed = [str(step) for step in steps if step.error]
@@ -1269,16 +1276,16 @@ EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simp
 COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
 COMMAND_REMEDY = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2", first on PATH'
 FEED_REMEDIES = {
-    "answered 401": "let an administrator add this account to the organization",
-    "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
+    "^answered 401": "let an administrator add this account to the organization",
+    "^answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
     "a token that was made for reading cannot upload",
-    "answered 404": FEED_URL_REMEDY,
+    "^answered 404": FEED_URL_REMEDY,
     "": "try again later",
 }
 
 
 def diagnose(feed: Feed, report: Report) -> None:
-    """Take keyring's steps and those around it; the last one asks the feed, if it comes so far."""
+    """Take keyring's steps and those around it; the last one asks the feed, if it gets that far."""
     deadline = now() + SIGN_IN_LIMIT
     take(report, "keyring", keyring_order)
     take(report, "keyring command", keyring_command)
@@ -1304,7 +1311,7 @@ def keyring_order() -> str:
         reason = f"keyring does not start: {type(error).__name__}: {clean(str(error))}"
         remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
         raise SignInError(reason, remedy) from error
-    # This very run is __main__, which keyring does not find in another process.
+    # The class of this very run is in __main__; keyring imports its own.
     names = [
         f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__ != "__main__"
     ]
@@ -1345,7 +1352,7 @@ def lists_this(command: str) -> bool:
 
 def network(feed: Feed) -> str:
     """Tell the proxy, without its password, and whose certificates are trusted."""
-    proxy = re.sub("^(http://)?(.*@)?", "", proxy_setting(feed.host).get("https", "none"))
+    proxy = re.sub("http://(.*@)?", "", proxy_setting(feed.host).get("https", "none"))
     variable, path = ca_setting()
     tls_context(variable, path)
     return f"proxy {proxy}, certificates " + (f"{variable}={path}" if path else "of the system")
@@ -1388,10 +1395,12 @@ def main() -> int:
             print(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}", flush=True)
 
     diagnose(feed, report)
-    accepted = not steps[-1].error and steps[-1].name in ("the feed", "discovery")
+    is_public = any(s.name == "discovery" and not (s.found or s.error) for s in steps)
+    accepted = is_public or (steps[-1].name == "the feed" and not steps[-1].error)
     # Where one provider works, it does not matter why another one does not.
-    matter = [s.error for s in steps if not accepted or s.name in ("keyring", "keyring command")]
-    remedies = [error.remedy for error in matter if error and error.remedy]
+    matter = [s for s in steps if not accepted or s.name in ("keyring", "keyring command")]
+    matter.sort(key=lambda s: {"the feed": 0, "keyring command": 2}.get(s.name, 1))
+    remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
         versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}

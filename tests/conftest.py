@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from unittest.mock import patch
 
 import pytest
+from hypothesis import settings
 
 from simulated_azure import Azure
+
+if TYPE_CHECKING:
+    from artifacts_keyring_nofuss import Response
+
+# The parsers' tests are alike in every run; `nox -s fuzz` tries many examples, and new ones.
+settings.register_profile("default", derandomize=True, deadline=None)
+settings.register_profile("fuzz", max_examples=10_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 DIALS = {"RETRY_PAUSE": 0.01}  # of every process under test
 PRELUDE = """
@@ -40,9 +52,19 @@ class Outcome(NamedTuple):
         return value
 
 
+class Asked(NamedTuple):
+    """What keyring returned in this process, and what was logged, at every level and as warning."""
+
+    value: list[str] | None
+    log: str
+    warnings: str
+
+
 Dials = Mapping[str, object]  # constants of the module, and the values they have in a test
 Python = Callable[..., Outcome]
 Ask = Callable[..., Outcome]
+AskHere = Callable[..., Asked]
+Fetch = Callable[..., "Response"]
 
 
 @pytest.fixture
@@ -83,5 +105,48 @@ def ask(python: Python) -> Ask:
         service: str, username: str | None = None, *, dials: Dials | None = None, **variables: str
     ) -> Outcome:
         return python(f"show(ask({service!r}, {username!r}))", dials=dials, **variables)
+
+    return run
+
+
+@pytest.fixture
+def fetch(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Fetch:
+    """Send a GET as a sign-in does, but in this process, which sees the Azure meanwhile."""
+    import artifacts_keyring_nofuss as module  # is not installed where the clients run
+
+    def run(
+        url: str, limit: float = 5.0, *, dials: Dials | None = None, **variables: str
+    ) -> Response:
+        for name, value in {**DIALS, **(dials or {})}.items():
+            monkeypatch.setattr(module, name, value)
+        with patch.dict(os.environ, azure.environment(**variables), clear=True):
+            return module.http(url, {}, module.now() + limit)
+
+    return run
+
+
+@pytest.fixture
+def ask_here(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> AskHere:
+    """Ask the real keyring in this process, which takes a tenth of the time: for many cases."""
+    import keyring  # neither it nor the module is installed where the clients run
+
+    import artifacts_keyring_nofuss as module
+
+    caplog.set_level(logging.DEBUG, module.__name__)
+
+    def run(
+        service: str, username: str | None = None, *, dials: Dials | None = None, **variables: str
+    ) -> Asked:
+        for constant, value in {**DIALS, **(dials or {})}.items():
+            monkeypatch.setattr(module, constant, value)
+        module.memories.clear()
+        caplog.clear()
+        with patch.dict(os.environ, azure.environment(**variables), clear=True):
+            credential = keyring.get_credential(service, username)
+        warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        value = [credential.username, credential.password] if credential else None
+        return Asked(value, "\n".join(caplog.messages), "\n".join(warnings))
 
     return run

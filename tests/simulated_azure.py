@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ class Azure(Machine):
         # How it behaves
         self.faults: dict[str, list[Answer]] = {service.kind: [] for service in SERVICES}
         self.skew = 0.0  # seconds by which its clock is ahead of this machine's
-        self.certificate_host = ""  # if not the host that is asked for
+        self.tls: ssl.SSLContext | None = None  # instead of a good one for each host
         self.encrypted = False  # tokens issued from now on are for Azure alone to read
         self.public_feeds: set[str] = set()
         self.challenge: dict[str, str | list[str]] = {}  # overrides headers of the feed's 401

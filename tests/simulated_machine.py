@@ -5,10 +5,52 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+HOUR = 3600
+
+
+class Lifelines:
+    """A port to which processes connect; a connection ends with its process. A context manager."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(20)
+        # The source of a process that ignores polite requests to end, and connects
+        self.connect = f"""
+import signal, socket, subprocess, sys, time
+for name in {{"SIGHUP", "SIGINT", "SIGTERM"}} & {{*dir(signal)}}:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+line = socket.create_connection({self.server.getsockname()!r})
+"""
+        # The source of an az that hangs, as does the process that it starts
+        child = f"{self.connect}time.sleep({HOUR})"
+        start = f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {child!r}])"
+        self.hang = f"{self.connect}{start}\ntime.sleep({HOUR})\n"
+
+    def __enter__(self) -> Lifelines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
+    def accept(self) -> socket.socket:
+        """Return the connection of a process, which runs."""
+        connection, _ = self.server.accept()
+        connection.settimeout(10)
+        return connection
+
+
+def ended(connection: socket.socket) -> bool:
+    """Wait for the end of the process at the other end."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 class Machine:

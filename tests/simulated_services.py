@@ -153,9 +153,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(502)
         self.send_response(200)
         self.end_headers()
-        self.connection = tls(self.azure.certificate_host or self.host).wrap_socket(
-            self.connection, server_side=True
-        )
+        context = self.azure.tls or tls(self.host)
+        self.connection = context.wrap_socket(self.connection, server_side=True)
         self.azure.handshakes += 1
         self.close_connection = False
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)

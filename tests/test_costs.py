@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import Python
-from simulated_azure import FEED, IMDS, INDEX_URL, NOT_SIGNED_IN, UPLOAD_URL, Azure
+import identities as by
+from conftest import AskHere, Python
+from identities import Identity
+from simulated_azure import AUTHORITY, ENTRA, FEED, GITHUB, IMDS, INDEX_URL, UPLOAD_URL, Azure
 
 FEEDS = [INDEX_URL.replace("private", f"feed-{number}") for number in range(16)]
 HEAVY = {"email", "http.client", "json", "socket", "ssl", "subprocess", "urllib.request"}
@@ -37,18 +39,20 @@ class Costs(NamedTuple):
 
     discoveries: int = 0
     exchanges: int = 0
+    entra: int = 0
+    github: int = 0
     metadata: int = 0
     handshakes: int = 0
     az_runs: int = 0
 
 
 def costs(azure: Azure) -> Costs:
-    discoveries, metadata = len(azure.asked(FEED)), len(azure.asked(IMDS))
-    exchanges = len(azure.requests) - discoveries - metadata
-    return Costs(discoveries, exchanges, metadata, azure.handshakes, len(azure.az_runs))
+    requests = [len(azure.asked(host)) for host in (FEED, AUTHORITY, ENTRA, GITHUB, IMDS)]
+    assert sum(requests) == len(azure.requests)
+    return Costs._make([*requests, azure.handshakes, len(azure.az_runs)])
 
 
-SIGN_IN = Costs(discoveries=1, exchanges=1, handshakes=2, az_runs=1)
+USER = Costs(discoveries=1, exchanges=1, handshakes=2, az_runs=1)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,30 @@ def test_user_pays_for_one_sign_in(
 ) -> None:
     azure.az_signed_in()
     assert python(script).value == [*azure.session_tokens] * passwords
-    assert costs(azure) == SIGN_IN
+    assert costs(azure) == USER
+
+
+@pytest.mark.parametrize(
+    ("identity", "price"),
+    [
+        (by.user, USER),
+        (by.service_principal, Costs(discoveries=1, handshakes=1, az_runs=1)),
+        (by.managed_identity, Costs(discoveries=1, metadata=1, handshakes=1)),
+        (by.app_service, Costs(discoveries=1, metadata=1, handshakes=1)),
+        (by.azure_ml, Costs(discoveries=1, metadata=1, handshakes=1)),
+        (by.token, Costs()),
+        (by.token_file, Costs()),
+        (by.token_of_user, Costs(discoveries=1, exchanges=1, handshakes=2)),
+        (Azure.pod, Costs(discoveries=1, entra=1, handshakes=2)),
+        (Azure.github_job, Costs(discoveries=1, github=1, entra=1, handshakes=3)),
+        (Azure.client_secret, Costs(discoveries=1, entra=1, handshakes=2)),
+    ],
+)
+def test_each_identity_has_its_price(
+    azure: Azure, ask_here: AskHere, identity: Identity, price: Costs
+) -> None:
+    assert ask_here(INDEX_URL, **identity(azure)).value
+    assert costs(azure) == price
 
 
 def test_certificates_are_read_once(azure: Azure, python: Python) -> None:
@@ -74,24 +101,32 @@ def test_certificates_are_read_once(azure: Azure, python: Python) -> None:
     assert python(script).value == 1
 
 
-def test_managed_identity_needs_no_exchange(azure: Azure, python: Python) -> None:
-    azure.identity = azure.application_token()
-    assert python(FIVE_FEEDS).value == [azure.identity] * 5
-    assert costs(azure) == Costs(discoveries=1, metadata=1, handshakes=1)
-
-
 def test_az_that_is_not_signed_in_runs_once(azure: Azure, python: Python) -> None:
-    azure.az(NOT_SIGNED_IN)
+    azure.az_not_signed_in()
     azure.identity = azure.application_token()
     assert python(FIVE_FEEDS).value == [azure.identity] * 5
     assert costs(azure) == Costs(discoveries=1, metadata=1, handshakes=1, az_runs=1)
+
+
+def test_what_is_not_configured_is_not_looked_for(python: Python) -> None:
+    """No file is opened and nothing is asked or run to find that a provider does not apply."""
+    script = """
+import sys
+providers = [module.PROVIDERS[name] for name in ("token", "workload_identity")]
+events = []
+sys.addaudithook(lambda event, _: events.append(event))
+applies = [bool(provider.applies()) for provider in providers]
+show([applies, [event for event in events if not event.startswith("object.")]])
+"""
+    assert python(script).value == [[False, False], []]
 
 
 def test_other_services_cost_nothing(azure: Azure, python: Python) -> None:
     azure.az_signed_in()
     lookalike = INDEX_URL.replace(FEED, f"{FEED}.example")
     services = ["https://pypi.org/simple/", "pypi.org", "python-poetry-check", lookalike]
-    assert python(f"show([ask(service, 'me') for service in {services}])").value == [None] * 4
+    script = f"show([ask(service, 'me') for service in {services}])"
+    assert python(script, **by.token(azure)).value == [None] * 4
     assert (costs(azure), azure.connects) == (Costs(), [])
 
 

@@ -2,156 +2,264 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from typing import Any
 
 import pytest
 
 import artifacts_keyring_nofuss as module
-from conftest import Ask, Python
-from simulated_azure import AUTHORITY, INDEX_URL, UPLOAD_URL, Azure, jwt
+from conftest import Ask, AskHere
+from simulated_azure import AUTHORITY, INDEX_URL, TENANT, UPLOAD_URL, Azure, jwt
 
-TOKEN_PATH = "/contoso/_apis/Token/SessionTokens?api-version=5.0-preview.1"
+TOKEN_PATH = "/_apis/Token/SessionTokens?tokenType=SelfDescribing&api-version=5.0-preview.1"
+LOGIN = f"az login --tenant {TENANT} --scope 499b84ac-1321-427f-aa17-267ca6975798/.default"
+LOGIN += " --allow-no-subscriptions"
 
 
-def test_a_bearer_becomes_a_token_that_only_reads(azure: Azure, ask: Ask) -> None:
+def wishes(azure: Azure) -> list[dict[str, Any]]:
+    """Return what was asked of the token service so far."""
+    return [json.loads(request.body) for request in azure.requests if request.host == AUTHORITY]
+
+
+@pytest.mark.parametrize(
+    ("url", "scope"), [(INDEX_URL, "vso.packaging"), (UPLOAD_URL, "vso.packaging_write")]
+)
+def test_a_bearer_becomes_a_token_for_one_organization_and_one_use(
+    azure: Azure, ask: Ask, url: str, scope: str
+) -> None:
     bearer = azure.az_signed_in()
-    _, password = ask(INDEX_URL).value
-    assert azure.session_tokens[password] == ("contoso", ["vso.packaging"])
-    assert azure.asked(AUTHORITY) == [f"POST {TOKEN_PATH}"]
+    _, password = ask(url).value
+    assert azure.session_tokens[password][:2] == ("contoso", [scope])
+    assert azure.asked(AUTHORITY) == [f"POST /contoso{TOKEN_PATH}"]
     (request,) = [request for request in azure.requests if request.host == AUTHORITY]
     assert request.headers["authorization"] == f"Bearer {bearer}"
     assert request.headers["accept"] == "application/json"
-    assert "tokenType" not in request.path + request.body.decode()
+    (wish,) = wishes(azure)
+    assert (wish["scope"], wish["displayName"]) == (scope, "artifacts-keyring-nofuss")
 
 
-def test_an_upload_gets_a_token_that_also_writes(azure: Azure, ask: Ask) -> None:
+# --- How long it lives
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 5])
+def test_four_hours_are_asked_for_by_the_clock_of_the_service(
+    azure: Azure, ask_here: AskHere, hours: int
+) -> None:
+    azure.skew = hours * 3600
     azure.az_signed_in()
-    _, password = ask(UPLOAD_URL).value
-    assert azure.session_tokens[password] == ("contoso", ["vso.packaging_write"])
+    before = azure.now()
+    assert ask_here(INDEX_URL).value
+    (wish,) = wishes(azure)
+    valid_to = module.unix_time(wish["validTo"])
+    assert valid_to
+    assert before - 2 <= valid_to - 4 * 3600 <= azure.now()
 
 
-@pytest.mark.parametrize(
-    ("claims", "application"),
-    [
-        ({"idtyp": "app"}, True),
-        ({"idtyp": "app", "scp": "x"}, True),
-        ({"idtyp": "user", "roles": []}, False),
-        ({"roles": ["x"]}, True),
-        ({"roles": ["x"], "upn": "x"}, True),
-        ({"roles": ["x"], "scp": "x"}, False),
-        ({"scp": "x"}, False),
-        ({"upn": "x"}, False),
-        ({}, False),
-        ({"idtyp": ["app"]}, False),
-        ({"idtyp": {}}, False),
-    ],
-)
-def test_claims_tell_applications_from_people(claims: dict[str, Any], application: bool) -> None:
-    assert module.is_application(module.read_claims(jwt(claims))) is application
-
-
-@pytest.mark.parametrize(
-    "token",
-    [
-        "opaque",
-        "",
-        ".",
-        "a.b",
-        "a.b.c",
-        "..",
-        "a.!!!!.c",
-        "a.bm9uc2Vuc2U.c",
-        "a.W10.c",
-        "a." + "W1" * 9,
-    ],
-)
-def test_an_opaque_token_has_no_claims(token: str) -> None:
-    assert module.read_claims(token) == {}
-
-
-def test_deep_claims_are_no_claims() -> None:
-    deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
-    assert module.read_claims(f"a.{deep}.c") == {}
-
-
-def test_the_token_of_a_service_principal_is_itself_the_password(azure: Azure, ask: Ask) -> None:
-    token = azure.az_signed_in(azure.application_token())
-    assert ask(INDEX_URL).value == ["VssSessionToken", token]
-    assert azure.asked(AUTHORITY) == []
-
-
-def test_an_opaque_token_is_exchanged(azure: Azure, ask: Ask) -> None:
-    azure.bearers["opaque"] = {}
-    azure.az_signed_in("opaque")
-    _, password = ask(INDEX_URL).value
-    assert password in azure.session_tokens
-
-
-def test_an_account_that_is_new_to_the_organization_is_told_where_to_go(
-    azure: Azure, ask: Ask
+def test_a_service_that_refuses_the_wish_is_asked_without_it(
+    azure: Azure, ask_here: AskHere
 ) -> None:
     azure.az_signed_in()
-    refusal = {"message": "TF401444: Please sign-in at least once as a\\b\\c in a web browser."}
-    azure.faults[AUTHORITY] = [lambda handler: handler.answer(401, refusal)]
-    stderr = ask(INDEX_URL).stderr
-    assert "TF401444" in stderr
-    assert "sign in once at https://dev.azure.com/contoso with a browser" in stderr
+    azure.refuses_valid_to = True
+    outcome = ask_here(INDEX_URL)
+    assert outcome.value
+    assert outcome.value[1] in azure.session_tokens
+    assert ["validTo" in wish for wish in wishes(azure)] == [True, False]
 
 
-def test_a_legacy_organization_has_a_legacy_home(azure: Azure, ask: Ask) -> None:
+def test_a_service_that_refuses_everything_is_asked_twice(azure: Azure, ask_here: AskHere) -> None:
     azure.az_signed_in()
-    azure.faults[AUTHORITY] = [lambda handler: handler.answer(401, "TF401444")]
-    stderr = ask("contoso.pkgs.visualstudio.com").stderr
-    assert "sign in once at https://contoso.visualstudio.com with a browser" in stderr
+    azure.faults[AUTHORITY] = [lambda handler: handler.answer(400, {"message": "no"})] * 3
+    outcome = ask_here(INDEX_URL)
+    assert "azure_cli, session token: Azure DevOps answered 400: no" in outcome.warnings
+    assert len(azure.asked(AUTHORITY)) == 2
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "refuses", "minutes"),
+    [(1800, False, 30), (86400, False, 240), (1800, True, 30), (86400, True, 1440)],
+)
+def test_the_lifetime_that_was_granted_counts(
+    azure: Azure, ask_here: AskHere, lifetime: float, refuses: bool, minutes: int
+) -> None:
+    azure.az_signed_in()
+    azure.lifetime, azure.refuses_valid_to = lifetime, refuses
+    granted = f"session token: scope vso.packaging, expires in {minutes} min"
+    assert granted in ask_here(INDEX_URL).log
+
+
+@pytest.mark.parametrize(
+    "valid_to",
+    [
+        None,
+        "soon",
+        5,
+        "2026-01-01T01:00:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.9999999Z",
+    ],
+)
+def test_without_a_usable_time_the_token_tells_its_expiry(
+    azure: Azure, ask_here: AskHere, valid_to: object
+) -> None:
+    azure.az_signed_in()
+    token = jwt({"exp": int(azure.now() + 1800)})
+    azure.faults[AUTHORITY] = [
+        lambda handler: handler.answer(200, {"token": token, "validTo": valid_to})
+    ]
+    outcome = ask_here(INDEX_URL)
+    assert outcome.value == ["VssSessionToken", token]
+    assert "expires in 30 min" in outcome.log
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-01T01:00:00Z", 1767229200.0),
+        ("2026-01-01T01:00:00.1234567Z", 1767229200.0),
+        ("2026-01-01T01:00:00", None),
+        ("2026-01-01T01:00:00+02:00", None),
+        ("2026-13-01T01:00:00Z", None),
+        ("----------------:::Z", None),
+        ("", None),
+        (None, None),
+        (5, None),
+    ],
+)
+def test_times_of_azure_devops(text: object, seconds: float | None) -> None:
+    assert module.unix_time(text) == seconds
+
+
+# --- Refusals
+
+
+def refused(azure: Azure, ask_here: AskHere, status: int, message: str = "no") -> str:
+    """Return the warning after a refusal of the token that az has; assert that it is not used."""
+    azure.faults[AUTHORITY] = [lambda handler: handler.answer(status, {"message": message})] * 3
+    outcome = ask_here(INDEX_URL)
+    assert outcome.value is None
+    return outcome.warnings
+
+
+@pytest.mark.parametrize(
+    ("status", "requests", "remedy"),
+    [
+        (302, 1, "ask your administrator about conditional access policies"),
+        (307, 1, "ask your administrator about conditional access policies"),
+        (401, 1, "check that this account is a member of contoso"),
+        (403, 1, "sign in at https://dev.azure.com/contoso with a browser, then try again"),
+        (404, 1, ""),
+        (429, 3, "try again later"),
+        (500, 3, "try again later"),
+        (503, 3, "try again later"),
+    ],
+)
+def test_a_person_who_is_refused_is_told_what_to_do(
+    azure: Azure, ask_here: AskHere, status: int, requests: int, remedy: str
+) -> None:
+    azure.az_signed_in()
+    told = refused(azure, ask_here, status).splitlines()
+    assert told[1] == f"  azure_cli, session token: Azure DevOps answered {status}: no"
+    assert told[2].startswith(f"    {remedy}" if remedy else "  managed_identity: ")
+    assert len(azure.asked(AUTHORITY)) == requests
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_cannot_be_read_may_be_an_applications(
+    azure: Azure, ask_here: AskHere, status: int
+) -> None:
+    azure.application_refusal = status
+    azure.encrypted = True
+    token = azure.az_signed_in(azure.application_token())
+    outcome = ask_here(INDEX_URL)
+    assert outcome.value == ["VssSessionToken", token]
+    assert len(azure.asked(AUTHORITY)) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 503])
+def test_only_an_exchange_that_is_not_allowed_tells_of_an_application(
+    azure: Azure, ask_here: AskHere, status: int
+) -> None:
+    azure.encrypted = True
+    azure.az_signed_in()
+    assert f"Azure DevOps answered {status}: no" in refused(azure, ask_here, status)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("start", ["", "Not authorized. "])
+def test_an_account_that_is_new_to_the_organization_is_told_where_to_go(
+    azure: Azure, ask_here: AskHere, start: str, encrypted: bool
+) -> None:
+    azure.encrypted = encrypted
+    azure.az_signed_in()
+    told = refused(azure, ask_here, 401, start + "TF401444: Please sign-in once as a\\b\\c.")
+    remedy = told.splitlines()[2]
+    assert "TF401444" in told
+    assert "sign in once at https://dev.azure.com/contoso with a browser" in remedy
+    assert "administrator" in remedy or not encrypted  # it may be an application's
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize(
+    ("claims", "advice"),
+    [
+        ("eyJhY2Nlc3NfdG9rZW4iOnt9fQ==", " --claims-challenge eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="),
+        ("e30=; id", ""),
+        ("$(id)", ""),
+        ("--help", ""),
+        ("e30`id`", ""),
+        ("e30=\\nid", ""),
+    ],
+)
+def test_a_revoked_sign_in_is_made_anew_with_what_azure_claims(
+    azure: Azure, ask_here: AskHere, claims: str, advice: str, encrypted: bool
+) -> None:
+    azure.encrypted = encrypted
+    azure.az_signed_in()
+    azure.revoked_claims = claims
+    outcome = ask_here(INDEX_URL)
+    assert outcome.value is None
+    _, reason, remedy, *_ = outcome.warnings.splitlines()
+    assert "revoked" in reason
+    assert "az logout" in remedy
+    assert remedy.endswith(f" {LOGIN}{advice}")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_no_redirect_is_followed(azure: Azure, ask: Ask, status: int) -> None:
+def test_no_redirect_is_followed(azure: Azure, ask_here: AskHere, status: int) -> None:
     azure.az_signed_in()
     away = {"Location": f"https://{AUTHORITY}/elsewhere"}
     azure.faults[AUTHORITY] = [lambda handler: handler.answer(status, "<html>", {**away})]
-    stderr = ask(INDEX_URL).stderr
-    assert f"Azure DevOps answered {status}, to a sign-in page" in stderr
+    assert ask_here(INDEX_URL).value is None
     assert len(azure.asked(AUTHORITY)) == 1
+
+
+# --- What may not be shown, and answers that are none
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_is_told_in_the_words_of_azure_but_without_the_token(
-    azure: Azure, ask: Ask, status: int
+    azure: Azure, ask_here: AskHere, status: int
 ) -> None:
-    azure.bearers["short-secret"] = {}
+    azure.bearers["short-secret"] = {"scp": "user_impersonation"}
     azure.az_signed_in("short-secret")
     azure.faults[AUTHORITY] = [
         lambda handler: handler.answer(
             status, {"message": handler.headers["Authorization"] + "\n!"}
         )
-    ]
-    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
-    assert (
-        f"Azure DevOps refused the token: answered {status}: Bearer [removed] !" in outcome.stderr
-    )
-    assert "short-secret" not in outcome.stderr
-    assert len(azure.asked(AUTHORITY)) == 1
+    ] * 2
+    outcome = ask_here(INDEX_URL)
+    assert f"Azure DevOps answered {status}: Bearer [removed] !" in outcome.log
+    assert "short-secret" not in outcome.log
 
 
-def test_a_scope_that_echoes_the_tokens_is_not_shown(azure: Azure, ask: Ask) -> None:
-    azure.bearers["short-secret"] = {}
+def test_a_scope_that_echoes_the_tokens_is_not_shown(azure: Azure, ask_here: AskHere) -> None:
+    azure.bearers["short-secret"] = {"scp": "user_impersonation"}
     azure.az_signed_in("short-secret")
     granted = {"token": "short-token", "scope": "read short-secret short-token"}
     azure.faults[AUTHORITY] = [lambda handler: handler.answer(200, granted)]
-    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
+    outcome = ask_here(INDEX_URL)
     assert outcome.value == ["VssSessionToken", "short-token"]
-    assert "session token: scope read [removed] [removed], expires" in outcome.stderr
-
-
-def test_trouble_of_azure_devops_is_not_blamed_on_the_account(azure: Azure, python: Python) -> None:
-    azure.az_signed_in()
-    azure.faults[AUTHORITY] = [lambda handler: handler.answer(503, {"message": "busy"})] * 3
-    outcome = python(f"module.RETRY_PAUSE = 0.01; show(ask({INDEX_URL!r}))")
-    assert "Azure DevOps has trouble: answered 503: busy; try again later" in outcome.stderr
+    assert "session token: scope read [removed] [removed], expires" in outcome.log
 
 
 BAD_ANSWERS: list[object] = [
@@ -173,46 +281,10 @@ BAD_ANSWERS: list[object] = [
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS, ids=range(len(BAD_ANSWERS)))
 def test_an_answer_of_another_shape_is_a_clear_failure(
-    azure: Azure, ask: Ask, answer: object
+    azure: Azure, ask_here: AskHere, answer: object
 ) -> None:
     azure.az_signed_in()
     azure.faults[AUTHORITY] = [lambda handler: handler.answer(200, answer)]
-    outcome = ask(INDEX_URL)
+    outcome = ask_here(INDEX_URL)
     assert outcome.value is None
-    assert "azure_cli, session token: the answer " in outcome.stderr
-    assert "Traceback" not in outcome.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2026-01-01T01:00:00Z", 1767229200.0),
-        ("2026-01-01T01:00:00.1234567Z", 1767229200.0),
-        ("2026-01-01T01:00:00+00:00", 1767229200.0),
-        ("2026-01-01T01:00:00", 0.0),
-        ("2026-01-01T01:00:00+02:00", 0.0),
-        ("2026-13-01T01:00:00Z", 0.0),
-        ("0001-01-01T00:00:00Z", 0.0),
-        ("9999-12-31T23:59:59.9999999Z", 9999999999.0),
-        ("----------------:::Z", 0.0),
-        ("", 0.0),
-        (None, 0.0),
-        (5, 0.0),
-    ],
-)
-def test_times_of_azure_devops(text: object, seconds: float) -> None:
-    assert module.iso_time(text) == seconds
-
-
-@pytest.mark.parametrize("valid_to", [None, "soon", "2026-01-01T01:00:00"])
-def test_without_a_usable_time_the_token_tells_its_expiry(
-    azure: Azure, python: Python, valid_to: str | None
-) -> None:
-    azure.az_signed_in()
-    token = jwt({"exp": int(time.time() + 3600)})
-    azure.faults[AUTHORITY] = [
-        lambda handler: handler.answer(200, {"token": token, "validTo": valid_to})
-    ]
-    assert python(f"show([ask({INDEX_URL!r}) == ask({INDEX_URL!r})])").value == [True]
-    assert json.loads(azure.requests[-1].body)["scope"] == "vso.packaging"
-    assert len(azure.asked(AUTHORITY)) == 1
+    assert "azure_cli, session token: the answer " in outcome.warnings

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from artifacts_keyring_nofuss import FEED_DOMAINS, READ, WRITE, parse_feed
+from artifacts_keyring_nofuss import parse_feed
+from conftest import Python
 from simulated_azure import INDEX_URL, Azure
 
 NEW = "https://pkgs.dev.azure.com/contoso/"
 LEGACY = "https://contoso.pkgs.visualstudio.com/"
+READ, WRITE = "vso.packaging", "vso.packaging_write"
+KELVIN = "\u212a"  # str.lower() makes it a k, and re.IGNORECASE without re.ASCII takes it for one
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ LEGACY = "https://contoso.pkgs.visualstudio.com/"
         ("https://pkgs.dev.azure.com/contoso/f/x-1.0.whl", NEW + "f/x-1.0.whl"),
         ("https://contoso.pkgs.visualstudio.com", LEGACY),
         ("contoso.pkgs.visualstudio.com", LEGACY),
-        ("https://contoso.pkgs.codedev.ms/", "https://contoso.pkgs.codedev.ms/"),
+        ("https://pkgs.codedev.ms/contoso/", "https://pkgs.codedev.ms/contoso/"),
         ("https://contoso.pkgs.vsts.me/", "https://contoso.pkgs.vsts.me/"),
         ("https://pkgs.visualstudio.com/contoso/", "https://pkgs.visualstudio.com/contoso/"),
         ("https://eu.pkgs.dev.azure.com/contoso/", "https://eu.pkgs.dev.azure.com/contoso/"),
@@ -108,9 +111,12 @@ def test_a_feed_is_known_by_its_normal_url(service: str, url: str) -> None:
         "https://pkgs.dev.azure.com/contoso/%2E%2e/fabrikam/",
         "https://pkgs.dev.azure.com/contoso/%2e%2e%2ffabrikam/",
         "https://pkgs.dev.azure.com/contoso/..%5cfabrikam/",
+        "https://pkgs.dev.azure.com/contoso/x\\..\\..\\fabrikam/",
         "https://pkgs.dev.azure.com/%63ontoso/",
         "https://pkgs\u3002dev\u3002azure\u3002com/contoso/",
-        "https://p\u212ags.dev.azure.com/contoso/",
+        f"https://p{KELVIN}gs.dev.azure.com/contoso/",
+        f"https://pkgs.dev.azure.com/{KELVIN}contoso/",
+        f"https://{KELVIN}contoso.pkgs.visualstudio.com/",
         "https://pkgs.dev.azure.com\uff0f.evil.example/contoso/",
         "python-poetry-check",
         "pdm-pypi-private",
@@ -120,7 +126,7 @@ def test_other_services_are_not_feeds(service: str | None) -> None:
     assert parse_feed(service) is None
 
 
-def test_other_services_are_refused_without_network(azure: Azure, python: Any) -> None:
+def test_other_services_are_refused_without_network(azure: Azure, python: Python) -> None:
     services = [None, "", "https://pypi.org/simple/", "http://pkgs.dev.azure.com/contoso/", "\x00"]
     azure.az_signed_in()
     outcome = python(f"for service in {services!r}: show(ask(service))")
@@ -142,6 +148,8 @@ def test_other_services_are_refused_without_network(azure: Azure, python: Any) -
         ("pypi/upload/", READ),
         ("_packaging/a/pypi/simple/_packaging/b/pypi/upload/", READ),
         ("_packaging/feed/npm/upload/", READ),
+        (f"_pac{KELVIN}aging/feed/pypi/upload/", READ),
+        ("_packaging/feed/pyp\u0131/upload/", READ),
     ],
 )
 def test_only_the_upload_endpoint_may_write(path: str, scope: str) -> None:
@@ -150,34 +158,63 @@ def test_only_the_upload_endpoint_may_write(path: str, scope: str) -> None:
     assert feed.scope == scope
 
 
-def test_organizations_and_scopes_have_accounts_of_their_own() -> None:
+@pytest.mark.parametrize(
+    ("service", "page"),
+    [
+        ("pkgs.dev.azure.com/Contoso", "https://dev.azure.com/contoso"),
+        ("contoso.pkgs.visualstudio.com", "https://contoso.visualstudio.com"),
+        ("pkgs.visualstudio.com/contoso", "https://contoso.visualstudio.com"),
+        ("pkgs.codedev.ms/contoso", "https://codedev.ms/contoso"),
+        ("contoso.pkgs.vsts.me", "https://contoso.vsts.me"),
+    ],
+)
+def test_an_organization_has_a_page_where_people_sign_in(service: str, page: str) -> None:
+    feed = parse_feed(service)
+    assert feed
+    assert feed.web_page == page
+
+
+def test_each_organization_scope_and_host_has_a_credential_of_its_own() -> None:
     services = [
         NEW,
         "https://pkgs.dev.azure.com/fabrikam/",
         LEGACY,
         "https://fabrikam.pkgs.visualstudio.com/",
+        "https://pkgs.visualstudio.com/contoso/",
         "https://contoso.pkgs.vsts.me/contoso/",
         NEW + "_packaging/feed/pypi/upload/",
     ]
-    assert len({feed.account for feed in map(parse_feed, services) if feed}) == len(services)
+    assert len({feed.credential_key for feed in map(parse_feed, services) if feed}) == len(services)
 
 
-def test_feeds_of_an_organization_share_their_account() -> None:
+def test_feeds_of_an_organization_share_a_credential() -> None:
     services = [NEW, "https://pkgs.dev.azure.com/CONTOSO/_packaging/b/pypi/simple/", INDEX_URL]
-    assert len({feed.account for feed in map(parse_feed, services) if feed}) == 1
+    assert len({feed.credential_key for feed in map(parse_feed, services) if feed}) == 1
 
 
-PIECES = [*FEED_DOMAINS, "https://", "http://", "evil.example", "contoso", ":443", ":", "user"]
+DOMAINS = ("pkgs.dev.azure.com", "pkgs.visualstudio.com", "pkgs.codedev.ms", "pkgs.vsts.me")
+FEEDS = [NEW, LEGACY, "https://me@pkgs.dev.azure.com:443/contoso/?a#b"]
+FEEDS += ["https://pkgs.dev.azure.com/kiosk/_packaging/feed/pypi/upload/"]
+FEEDS += ["https://kiosk.pkgs.visualstudio.com/_packaging/feed/pypi/upload/"]
+LOOKALIKES = {"k": KELVIN, "s": "\u017f", "i": "\u0131"}
+PIECES = [*DOMAINS, "https://", "http://", "evil.example", "contoso", ":443", ":", "user"]
 PIECES += [*"@/\\?#.[]%& \t\n\x00", "..", "%2f", "%40", "\u3002", "\uff0f", "_packaging"]
-PIECES += ["/pypi/upload/", "HTTPS://", "//", "\u212a", "\ud800"]
+PIECES += ["/pypi/upload/", "HTTPS://", "//", *LOOKALIKES.values(), "\ud800"]
 pieces = st.sampled_from(PIECES) | st.text(max_size=3)
 mutated_feeds = st.builds(
     lambda url, piece, at: url[:at] + piece + url[at:],
-    st.sampled_from([NEW, LEGACY, "https://me@pkgs.dev.azure.com:443/contoso/?a#b"]),
+    st.sampled_from(FEEDS),
     pieces,
     st.integers(0, 50),
 )
-urls = mutated_feeds | st.lists(pieces, max_size=10).map("".join) | st.text()
+disguised_feeds = st.builds(
+    lambda url, letter, count: url[::-1].replace(letter, LOOKALIKES[letter], count)[::-1],
+    st.sampled_from(FEEDS),
+    st.sampled_from([*LOOKALIKES]),
+    st.integers(1, 5),
+)
+urls = mutated_feeds | disguised_feeds | st.lists(pieces, max_size=10).map("".join) | st.text()
+ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 def hosts_by_other_parsers(url: str) -> set[str]:
@@ -185,16 +222,24 @@ def hosts_by_other_parsers(url: str) -> set[str]:
     url = url if url.lower().startswith("https://") else f"https://{url}"
     authority = re.split(r"[/\\?#]", url[len("https://") :])[0]
     readings = [urlsplit(url).hostname or "", authority.rpartition("@")[2]]
-    readings.append(re.split(r"[@]", authority, maxsplit=1)[-1])
+    readings.append(authority.partition("@")[2] or authority)
     return {reading.lower().partition(":")[0] for reading in readings}
 
 
 @given(urls)
+@example(f"https://p{KELVIN}gs.dev.azure.com/kiosk/_packaging/feed/pypi/upload/")
+@example(f"https://pkgs.dev.azure.com/{KELVIN}iosk/_packaging/feed/pypi/upload/")
+@example(f"https://{KELVIN}iosk.pkgs.visualstudio.com/_packaging/feed/pypi/upload/")
+@example(f"https://pkgs.dev.azure.com/kiosk/_pac{KELVIN}aging/feed/pypi/upload/")
 def test_no_url_raises_or_gets_past_the_allowlist(url: str) -> None:
     feed = parse_feed(url)
     if feed:
         assert hosts_by_other_parsers(url) == {feed.host}
-        assert any(feed.host == name or feed.host.endswith(f".{name}") for name in FEED_DOMAINS)
+        assert feed.host in DOMAINS or feed.host.partition(".")[2] in DOMAINS
+        said = url.translate(ASCII_LOWER)
+        assert feed.host in said
+        assert feed.organization in said
+        assert feed.scope == READ or "/_packaging/" in said
         assert feed.url.startswith(f"https://{feed.host}/")
         assert urlsplit(feed.url).hostname == feed.host
         assert feed.url.isascii()

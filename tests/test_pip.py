@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from simulated_azure import AUTHORITY, FEED, INDEX_URL, NOT_SIGNED_IN, TENANT, Azure
+from identities import (
+    Identity,
+    azure_ml,
+    build_secret,
+    managed_identity,
+    token,
+    token_file,
+    user,
+)
+from simulated_azure import INDEX_URL, TENANT, Azure
 
 
 def pip_install(azure: Azure, target: Path, *options: str, **variables: str) -> str:
@@ -21,7 +30,7 @@ def pip_install(azure: Azure, target: Path, *options: str, **variables: str) -> 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=120,
     )
     return done.stdout
@@ -31,32 +40,41 @@ IN_PROCESS = ["--no-input", "--keyring-provider", "import"]
 # A pip before 26.2 asks the keyring command only if the URL has a username.
 WITH_USER = INDEX_URL.replace("https://", "https://VssSessionToken@")
 SUBPROCESS = ["--keyring-provider", "subprocess", "--index-url", WITH_USER]
-HOW = pytest.mark.parametrize("how", [IN_PROCESS, SUBPROCESS], ids=["in-process", "subprocess"])
 
 
-@HOW
-@pytest.mark.parametrize("who", ["user", "managed identity"])
-def test_pip_installs_a_private_package(
-    azure: Azure, tmp_path: Path, how: list[str], who: str
-) -> None:
-    if who == "user":
-        azure.az_signed_in()
-    else:
-        azure.az(NOT_SIGNED_IN)
-        azure.identity = azure.application_token()
-    said = pip_install(azure, tmp_path, *how)
+@pytest.mark.parametrize(
+    "identity",
+    [
+        user,
+        managed_identity,
+        azure_ml,
+        token,
+        token_file,
+        build_secret,
+        Azure.pod,
+        Azure.github_job,
+        Azure.client_secret,
+    ],
+)
+def test_pip_installs_a_private_package(azure: Azure, tmp_path: Path, identity: Identity) -> None:
+    said = pip_install(azure, tmp_path, *IN_PROCESS, **identity(azure))
     assert (tmp_path / "contoso_secrets.py").exists(), said
     assert "Successfully installed contoso" in said
-    assert len(azure.az_runs) == 1
-    assert azure.scopes() == (["vso.packaging"] if who == "user" else [])
-    assert {*azure.connects} == ({FEED, AUTHORITY} if who == "user" else {FEED})
 
 
-@HOW
+@pytest.mark.parametrize("identity", [user, managed_identity])
+def test_pip_installs_it_through_the_keyring_command(
+    azure: Azure, tmp_path: Path, identity: Identity
+) -> None:
+    said = pip_install(azure, tmp_path, *SUBPROCESS, **identity(azure))
+    assert (tmp_path / "contoso_secrets.py").exists(), said
+
+
+@pytest.mark.parametrize("how", [IN_PROCESS, SUBPROCESS], ids=["in-process", "subprocess"])
 def test_pip_fails_politely_when_nothing_worked(
     azure: Azure, tmp_path: Path, how: list[str]
 ) -> None:
-    azure.az(NOT_SIGNED_IN)
+    azure.az_not_signed_in()
     said = pip_install(azure, tmp_path, *how)
     assert "No matching distribution found" in said
     assert "Traceback" not in said

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import email
 import zipfile
 from pathlib import Path
 
+import pytest
 from flit_core.wheel import make_wheel_in
+
+import artifacts_keyring_nofuss as module
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SOURCE = (ROOT / "artifacts_keyring_nofuss.py").read_text(encoding="utf-8")
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox"
 
 
@@ -18,12 +23,48 @@ def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
     assert (ROOT / ".ci" / "run").read_text().endswith(f"\n{TEST_COMMAND}\n")
 
 
-def test_the_wheel_holds_one_module_and_the_entry_point(tmp_path: Path) -> None:
-    wheel = zipfile.ZipFile(make_wheel_in(ROOT / "pyproject.toml", tmp_path).file)
-    modules = [name for name in wheel.namelist() if ".dist-info/" not in name]
-    assert modules == ["artifacts_keyring_nofuss.py"]
-    texts = {name.partition("/")[2]: wheel.read(name).decode() for name in wheel.namelist()}
-    assert "[keyring.backends]" in texts["entry_points.txt"]
-    required = [row for row in texts["METADATA"].splitlines() if row.startswith("Requires-Dist")]
-    assert required == ["Requires-Dist: keyring>=23"]
-    assert "LICENSE" in "".join(texts)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the texts in the wheel, by their paths."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(make_wheel_in(ROOT / "pyproject.toml", folder).file) as file:
+        return {name: file.read(name).decode() for name in file.namelist()}
+
+
+def test_the_wheel_holds_one_module(wheel: dict[str, str]) -> None:
+    metadata = "artifacts_keyring_nofuss-2.0.0.dist-info"
+    files = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    assert {*wheel} == {"artifacts_keyring_nofuss.py", *(f"{metadata}/{name}" for name in files)}
+    entry_points = wheel[f"{metadata}/entry_points.txt"]
+    assert entry_points.split() == [
+        "[keyring.backends]",
+        "artifacts-keyring-nofuss=artifacts_keyring_nofuss",
+    ]
+
+
+def test_the_metadata_says_what_is_true(wheel: dict[str, str]) -> None:
+    (text,) = (text for name, text in wheel.items() if name.endswith("/METADATA"))
+    metadata = email.message_from_string(text)
+    assert metadata["Version"] == module.__version__ == "2.0.0"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.9"
+    assert metadata.get_all("Requires-Dist") == ["keyring>=23"]
+    assert metadata.get_all("Project-URL")
+    classifiers = metadata.get_all("Classifier", [])
+    assert [name for name in classifiers if name.startswith("Operating System :: ")]
+    assert "Typing :: Typed" not in classifiers  # a single module cannot be: PEP 561
+
+
+def test_a_copied_file_says_what_it_is() -> None:
+    beginning = SOURCE[: SOURCE.index("import ")]
+    for fact in (
+        "SPDX-License-Identifier: MIT",
+        "Copyright (c) ",
+        "artifacts-keyring-nofuss",
+        "https://pypi.org/project/artifacts-keyring-nofuss/",
+    ):
+        assert fact in beginning
+
+
+def test_no_line_is_longer_than_a_screen() -> None:
+    assert max(map(len, SOURCE.splitlines())) <= 100

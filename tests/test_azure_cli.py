@@ -1,0 +1,244 @@
+"""Provider azure_cli: the account that az is signed in as."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import artifacts_keyring_nofuss as module
+from conftest import Ask, AskHere, Python
+from simulated_azure import IMDS, INDEX_URL, TENANT, Azure
+
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+OTHER = "aaaaaaaa-2222-3333-4444-555555555555"
+LOGIN = f"az login --tenant {TENANT} --scope {RESOURCE}/.default --allow-no-subscriptions"
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows does not have this")
+
+
+def test_a_user_signs_in(azure: Azure, ask: Ask) -> None:
+    azure.az_signed_in()
+    azure.identity = azure.application_token()
+    username, password = ask(INDEX_URL).value
+    assert username == "VssSessionToken"
+    assert azure.session_tokens[password].scopes == ["vso.packaging"]
+    arguments = f"--resource {RESOURCE} --tenant {TENANT} --output json"
+    assert azure.az_runs == [f"account get-access-token {arguments}"]
+    assert azure.asked(IMDS) == []
+
+
+def test_the_tenant_is_given_in_lower_case(azure: Azure, ask_here: AskHere) -> None:
+    """For the account of a managed identity, az compares it with attention to case."""
+    uri = f"https://login.windows.net/{OTHER.upper()}"
+    azure.challenge = {"WWW-Authenticate": f"Bearer authorization_uri={uri}"}
+    azure.az_not_signed_in()
+    ask_here(INDEX_URL)
+    assert f"--tenant {OTHER} " in azure.az_runs[0]
+
+
+# --- How az is run
+
+
+def test_az_is_run_apart_from_the_caller(azure: Azure, python: Python, tmp_path: Path) -> None:
+    """Where nobody else can write, and with nothing to read."""
+    report = azure.folder / "report"
+    azure.az(f"""
+import json
+with open({str(report)!r}, "w", encoding="utf-8") as file:
+    json.dump([os.getcwd(), sys.stdin.read(), dict(os.environ)], file)
+print({azure.az_answer(azure.entra_token())!r})
+""")
+    script = f"""
+import os
+read, write = os.pipe()
+os.write(write, b"typed")
+os.close(write)
+os.dup2(read, 0)
+os.chdir({str(tmp_path)!r})
+show(bool(ask({INDEX_URL!r})))
+"""
+    assert python(script, AZURE_CLOUD_NAME="AzureUSGovernment").value
+    folder, typed, environment = json.loads(report.read_text(encoding="utf-8"))
+    assert Path(folder) == Path(os.environ["SYSTEMROOT"] if os.name == "nt" else "/")
+    assert typed == ""
+    settings = {
+        "AZURE_CLOUD_NAME": "AzureCloud",
+        "AZURE_CORE_COLLECT_TELEMETRY": "no",
+        "AZURE_CORE_NO_COLOR": "true",
+        "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
+        "AZURE_LOGGING_ENABLE_LOG_FILE": "no",
+    }
+    assert {name: environment.get(name) for name in settings} == settings
+
+
+@posix
+def test_az_is_run_in_a_session_of_its_own(azure: Azure, ask: Ask) -> None:
+    """It has no terminal that it could ask a person by."""
+    azure.az("sys.exit(f'leader {os.getppid() == os.getsid(0)}')")
+    assert "  azure_cli: leader True\n" in ask(INDEX_URL).stderr
+
+
+def test_a_relative_folder_of_az_is_the_callers(
+    azure: Azure, python: Python, tmp_path: Path
+) -> None:
+    azure.az("sys.exit('folder ' + os.environ['AZURE_CONFIG_DIR'])")
+    script = f"import os; os.chdir({str(tmp_path)!r}); show(ask({INDEX_URL!r}))"
+    stderr = python(script, AZURE_CONFIG_DIR="a.zure").stderr
+    assert f"  azure_cli: folder {tmp_path / 'a.zure'}\n" in stderr
+
+
+def test_az_is_not_run_from_a_relative_folder(azure: Azure, python: Python, tmp_path: Path) -> None:
+    azure.command("hijacker", sys.executable, "-c", "print('hijacked')")
+    (hijacker,) = azure.bin.glob("hijacker*")
+    hijacker.rename(tmp_path / f"az{hijacker.suffix}")
+    azure.az_signed_in()
+    path_list = os.pathsep.join([".", "", "nowhere", str(azure.bin)])
+    script = f"import os; os.chdir({str(tmp_path)!r}); show(bool(ask({INDEX_URL!r})))"
+    assert python(script, PATH=path_list).value
+
+
+@pytest.mark.parametrize("ending", [".cmd", ".bat", ".exe"])
+def test_az_has_one_of_several_endings_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """az.cmd is what its installer brings, az.bat what pip does."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "az").touch(0o755)
+    assert [*module.on_path("az")] == []
+    (tmp_path / f"az{ending}").touch(0o755)
+    assert [*module.on_path("az")] == [str(tmp_path / f"az{ending}")]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "no az",
+        pytest.param("not executable", marks=posix),
+        "a folder",
+    ],
+)
+def test_a_missing_az_is_told(azure: Azure, ask_here: AskHere, missing: str) -> None:
+    if missing == "not executable":
+        (azure.bin / "az").touch(0o644)
+    if missing == "a folder":
+        (azure.bin / "az").mkdir()
+    told = "  azure_cli: az is not on PATH\n    install the Azure CLI, or set ARTIFACTS_KEYRING_"
+    assert told in ask_here(INDEX_URL).warnings
+
+
+# --- What az says
+
+
+BROKE = "ERROR: The command failed with an unexpected error. Here is the traceback:\n"
+REPLAYED = "AADSTS700024: Client assertion is not within its valid time range."
+NOT_HERE = "For managed identity account, getting access token for non-current tenants is not "
+NOT_HERE += "supported"
+SIGN_IN_AGAIN = (
+    "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to keep the sign-in, run "
+    f"`az account get-access-token --resource {RESOURCE}` right after it"
+)
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason", "remedy"),
+    [
+        pytest.param(
+            "ERROR: Please run 'az login' to setup account.",
+            "Please run 'az login' to setup account.",
+            LOGIN,
+            id="not signed in",
+        ),
+        pytest.param(
+            "WARNING: x\nERROR: AADSTS50076: MFA.\nRun the command below to authenticate",
+            "AADSTS50076: MFA.",
+            LOGIN,
+            id="second factor",
+        ),
+        pytest.param(
+            "ERROR: User 'me' does not exist in MSAL token cache. Run `az login`.",
+            "User 'me' does not exist in MSAL token cache. Run `az login`.",
+            LOGIN,
+            id="no user in the cache",
+        ),
+        pytest.param(
+            "ERROR: Can't find token from MSAL cache.",
+            "Can't find token from MSAL cache.",
+            LOGIN,
+            id="no token in the cache",
+        ),
+        pytest.param(
+            "ERROR: No subscription found.", "No subscription found.", LOGIN, id="no subscription"
+        ),
+        pytest.param(f"ERROR: {REPLAYED}", REPLAYED, SIGN_IN_AGAIN, id="expired assertion"),
+        pytest.param(
+            f"ERROR: {NOT_HERE}",
+            NOT_HERE,
+            f"sign in to az with an account of tenant {TENANT}",
+            id="managed identity of another tenant",
+        ),
+        pytest.param(
+            f"{BROKE}ERROR: no space left\nTraceback (most recent call last):\nOSError: x",
+            "no space left",
+            "",
+            id="az broke",
+        ),
+        pytest.param("Traceback:\n  x\nPermissionError: no\n", "PermissionError: no", "", id="raw"),
+        pytest.param("\x1b[31mERROR\x1b[0m", "[31mERROR [0m", "", id="control characters"),
+        pytest.param("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked", "", id="a token"),
+        pytest.param("", "az failed and said nothing", "", id="nothing"),
+    ],
+)
+def test_a_failure_is_told_in_azs_words_with_the_remedy_that_helps(
+    azure: Azure, ask_here: AskHere, errors: str, reason: str, remedy: str
+) -> None:
+    azure.az_fails(errors)
+    _, told, *rest = ask_here(INDEX_URL).warnings.splitlines()
+    assert told == f"  azure_cli: {reason}"
+    assert rest[: bool(remedy)] == [f"    {remedy}"][: bool(remedy)]
+    assert rest[bool(remedy)].startswith("  managed_identity: ")
+
+
+def test_undecodable_words_are_still_told(azure: Azure, ask_here: AskHere) -> None:
+    azure.az_says(stderr=b"ERROR: caf\xe9 closed", status=1)
+    assert "  azure_cli: caf\ufffd closed\n" in ask_here(INDEX_URL).warnings
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "az failed and said nothing"),
+        ("nonsense", "the answer is not a JSON object"),
+        ("[]", "the answer is not a JSON object"),
+        ('"token"', "the answer is not a JSON object"),
+        ("[" * 100_000, "the answer is not a JSON object"),
+        (b"\xff\xfe", "the answer is not a JSON object"),
+        ("{}", "the answer holds no usable token"),
+        ('{"accessToken": ""}', "the answer holds no usable token"),
+        ('{"accessToken": null}', "the answer holds no usable token"),
+        ('{"accessToken": ["x"]}', "the answer holds no usable token"),
+        ('{"accessToken": "a\\r\\nb"}', "the answer holds no usable token"),
+        ('{"accessToken": "\\u00fc"}', "the answer holds no usable token"),
+        ('{"accessToken": "\\ud800"}', "the answer holds no usable token"),
+    ],
+    ids=range(13),
+)
+def test_an_answer_of_another_shape_is_a_clear_failure(
+    azure: Azure, ask_here: AskHere, answer: str | bytes, reason: str
+) -> None:
+    azure.az_says(answer)
+    asked = ask_here(INDEX_URL)
+    assert asked.value is None
+    assert f"  azure_cli: {reason}\n" in asked.warnings
+
+
+@posix
+def test_everything_works_where_nothing_can_be_written(azure: Azure, ask: Ask) -> None:
+    """A folder that is a file: not even root can write there."""
+    azure.az_signed_in()
+    nowhere = azure.folder / "nowhere"
+    nowhere.touch()
+    assert ask(INDEX_URL, HOME=str(nowhere), TMPDIR=str(nowhere)).value
