@@ -5,10 +5,11 @@
 This file is all of artifacts-keyring-nofuss, from version 2.0.0 on, and may be vendored.
 Project page: https://pypi.org/project/artifacts-keyring-nofuss/
 
-It reads in the order in which a request travels: the feed's URL, HTTP, the feed's challenge, the
-providers of a bearer token, its exchange for a session token, the whole sign-in, and last the
-keyring class, which alone decides what to log, to remember and to return. A function that cannot do
-its job raises SignInError. Limits are in seconds; a deadline is a value of now().
+It reads in the order in which a request travels: the feed's URL, time, HTTP, certificates, the
+feed's challenge, tokens, their providers, the exchange for a session token, the whole sign-in, the
+keyring class, the diagnosis. A function that cannot do its job raises SignInError; the keyring class
+alone decides what to log, to remember and to return. Limits are in seconds; a deadline is a value
+of now().
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session 
 class Cloud(NamedTuple):
     """Azure DevOps at one domain of feeds."""
 
-    authority: str  # a pattern: the hosts of its token service, the only ones to see a bearer
+    authority: str  # a pattern: the hosts of its token service, to which a bearer may be sent
     web_page: str  # an organization's own
     organization_in_host: bool = False  # else it is the first segment of the path
 
@@ -1147,29 +1148,23 @@ SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
 EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
 
 
-class Memory(NamedTuple):
-    """The outcome of a sign-in: the password or None, and until when (of now()) it counts."""
-
-    password: Token | None
-    until: float
-
-
-memories: dict[object, Memory] = {}  # by the feed's credential_key
+# By the feed's credential_key: the password or None, and until when (of now()) that counts.
+memories: dict[object, tuple[Token | None, float]] = {}
 locks: dict[object, threading.RLock] = {}  # likewise; only the thread that has one releases it
 if hasattr(os, "register_at_fork"):  # what the parent's threads hold and run is not the child's
     os.register_at_fork(after_in_child=locks.clear)
     os.register_at_fork(after_in_child=processes.clear)
 
 
-def next_memory(password: Token | None, old: Memory | None) -> Memory:
+def next_memory(password: Token | None, old: Token | None) -> tuple[Token | None, float]:
     """Return the memory of a sign-in that ends now; if it failed, the old token may still serve."""
     if password and password.expires:
         life = password.expires - now()
-        return Memory(password, now() + max(life - EXPIRY_MARGIN, life / 2))
-    if not password and old and old.password and (old.password.expires or 0.0) > now():
-        tell(logging.DEBUG, f"the renewal failed, the old token still serves: {old.password}")
-        return Memory(old.password, min(now() + SHORT_MEMORY, old.password.expires or 0.0))
-    return Memory(password, now() + SHORT_MEMORY)
+        return password, now() + max(life - EXPIRY_MARGIN, life / 2)
+    if not password and old and old.expires and now() < old.expires:
+        tell(logging.DEBUG, f"the renewal failed, the old token still serves: {old}")
+        return old, min(now() + SHORT_MEMORY, old.expires)
+    return password, now() + SHORT_MEMORY
 
 
 class ReadOnlyError(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -1218,18 +1213,15 @@ class ArtifactsKeyringBackend(KeyringBackend):
             if not poll(lambda seconds: lock.acquire(timeout=seconds), deadline):
                 tell(logging.WARNING, "another thread's sign-in does not end")
                 return None
-            memory = memories.get(feed.credential_key)
-            if memory and now() < memory.until:
-                return memory.password
-            return self._renew(feed, memory, deadline)
+            password, until = memories.get(feed.credential_key, (None, 0.0))
+            return password if now() < until else self._renew(feed, password, deadline)
         finally:
             with contextlib.suppress(RuntimeError):  # an interrupt may come before it is acquired
                 lock.release()
 
-    def _renew(self, feed: Feed, old: Memory | None, deadline: float) -> Token | None:
+    def _renew(self, feed: Feed, old: Token | None, deadline: float) -> Token | None:
         """Sign in, log the steps, and remember an outcome that holds for the whole organization."""
         steps: list[Step] = []
-
         is_over = threading.Event()
 
         def report(step: Step) -> None:
@@ -1243,12 +1235,12 @@ class ArtifactsKeyringBackend(KeyringBackend):
             steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)
         errors = [step.error for step in steps if step.error]
-        if password or not all(error.feed_only for error in errors):
+        if password or (errors and not any(error.feed_only for error in errors)):
             memories[feed.credential_key] = memory
-        if errors and not memory.password:
+        if errors and not memory[0]:
             failed = [str(step) for step in steps if step.error]
             tell(logging.WARNING, "\n  ".join([f"no credentials for {feed.url}", *failed]))
-        return memory.password
+        return memory[0]
 
 
 def first_password(feed: Feed, deadline: float, report: Report) -> Token | None:

@@ -376,7 +376,7 @@ def test_the_name_of_an_account_stays_in_its_line() -> None:
 
 def test_tokens_are_not_in_reprs() -> None:
     token = module.Token("secret", module.PASSWORD, "label", module.now())
-    step, memory = module.Step("name", token), module.Memory(token, 0.0)
+    step, memory = module.Step("name", token), (token, 0.0)
     assert "secret" not in f"{token!r} {token} {step!r} {step} {memory!r}"
 
 
