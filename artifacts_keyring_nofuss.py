@@ -7,8 +7,8 @@ Project page: https://pypi.org/project/artifacts-keyring-nofuss/
 
 It reads in the order in which a request travels: the feed's URL, time, HTTP, certificates, the
 feed's challenge, tokens, their providers, the exchange for a session token, the whole sign-in, the
-keyring class, the diagnosis. A function that cannot do its job raises SignInError; the keyring class
-alone decides what to log, to remember and to return. Limits are in seconds; a deadline is a value
+keyring class, the diagnosis. A function that cannot do its job raises SignInError; only the keyring
+class decides what to log, to remember and to return. Limits are in seconds; a deadline is a value
 of now().
 """
 
