@@ -1208,6 +1208,9 @@ class ArtifactsKeyringBackend(KeyringBackend):
         A thread that waits for another one's sign-in takes its outcome, if that is remembered.
         """
         deadline = now() + SIGN_IN_LIMIT
+        password, until = memories.get(feed.credential_key, (None, 0.0))
+        if now() < until:
+            return password
         lock = locks.setdefault(feed.credential_key, threading.RLock())
         try:
             if not poll(lambda seconds: lock.acquire(timeout=seconds), deadline):

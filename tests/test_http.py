@@ -311,10 +311,11 @@ def drip(start: bytes, more: bytes) -> Answer:
     return answer
 
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DRIPS = {
     "headers": drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
     "a body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{", b" "),
-    "interim answers": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "interim answers": drip(CONTINUE, CONTINUE),
 }
 
 
