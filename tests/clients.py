@@ -741,6 +741,21 @@ def test_flit(shell: Shell) -> None:
     shell.assert_one_sign_in(WRITE, refused=[BACKEND])
 
 
+# --- In CI
+
+
+def test_a_token_made_once_serves_a_client_without_az(shell: Shell) -> None:
+    assert_installs(
+        shell,
+        f"""
+export ARTIFACTS_KEYRING_NOFUSS_TOKEN=$(keyring get {INDEX_URL} VssSessionToken)
+pip install --index-url {INDEX_URL} contoso-secrets
+""",
+    )
+    asked = f"get {INDEX_URL} VssSessionToken"
+    shell.assert_one_sign_in(READ, refused=[BACKEND, "pip"], keyring=[asked])
+
+
 # --- The README
 
 PLACEHOLDERS = {
@@ -749,7 +764,7 @@ PLACEHOLDERS = {
     "{UPLOAD_URL}": "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/upload/",
     "{LEGACY_URL}": "https://OTHER.pkgs.visualstudio.com/_packaging/FEED/pypi/simple/",
     "contoso-secrets": "PACKAGE",
-    "--with {project_wheel}": f"--with {BACKEND}",
+    "--with {project_wheel}": f'--with "{BACKEND}>=2"',
 }
 
 
