@@ -69,24 +69,18 @@ class SignInError(Exception):
 READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session token
 
 
-class Cloud(NamedTuple):
-    """Azure DevOps at one domain of feeds."""
-
-    authority: str  # a pattern: the hosts of its token service, to which a bearer may be sent
-    web_page: str  # an organization's own
-    organization_in_host: bool = False  # else it is the first segment of the path
-
-
 SUBDOMAINS = r"(?:[a-z0-9-]{1,63}\.)*"
 PUBLIC = r"(?:dev\.azure|visualstudio)\.com"
 AUTHORITY = rf"{SUBDOMAINS}vssps\.{PUBLIC}|vsspsext\.{PUBLIC}"
+# For each domain of feeds: the hosts of its token service, to which a bearer may be sent; the web
+# page of an organization; whether the host names the organization, as otherwise the path does.
 # https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url and
 # https://github.com/microsoft/artifacts-credprovider; the last two are Microsoft's test fabrics.
 CLOUDS = {
-    "pkgs.dev.azure.com": Cloud(AUTHORITY, "https://dev.azure.com/{}"),
-    "pkgs.visualstudio.com": Cloud(AUTHORITY, "https://{}.visualstudio.com", True),
-    "pkgs.codedev.ms": Cloud(rf"{SUBDOMAINS}vssps\.codedev\.ms", "https://codedev.ms/{}"),
-    "pkgs.vsts.me": Cloud(rf"{SUBDOMAINS}vssps\.vsts\.me", "https://{}.vsts.me", True),
+    "pkgs.dev.azure.com": (AUTHORITY, "https://dev.azure.com/{}", False),
+    "pkgs.visualstudio.com": (AUTHORITY, "https://{}.visualstudio.com", True),
+    "pkgs.codedev.ms": (rf"{SUBDOMAINS}vssps\.codedev\.ms", "https://codedev.ms/{}", False),
+    "pkgs.vsts.me": (rf"{SUBDOMAINS}vssps\.vsts\.me", "https://{}.vsts.me", True),
 }
 ORGANIZATION = r"[a-z0-9][a-z0-9._-]*"
 # Stricter than RFC 3986: a URL in which two parsers might see two hosts does not match. Without a
@@ -107,7 +101,7 @@ class Feed(NamedTuple):
 
     url: str
     host: str
-    authority: str  # as in Cloud
+    authority: str  # as in CLOUDS
     organization: str
     web_page: str  # the organization's own, where a person can sign in
     scope: str
@@ -128,16 +122,16 @@ def parse_feed(service: str | None) -> Feed | None:
     url = re.fullmatch(FEED_URL, service, ANY_CASE)
     if not url or not service.isprintable() or "\\" in service:
         return None
-    host, cloud, path = url["host"].lower(), CLOUDS[url["domain"].lower()], url["path"] or "/"
-    in_host = cloud.organization_in_host and url["label"]
-    organization = url["label"] if in_host else path.split("/")[1]
+    host, path = url["host"].lower(), url["path"] or "/"
+    authority, web_page, in_host = CLOUDS[url["domain"].lower()]
+    organization = url["label"] if in_host and url["label"] else path.split("/")[1]
     ambiguous = re.search(AMBIGUOUS_PATH, path, ANY_CASE)
     if ambiguous or not re.fullmatch(ORGANIZATION, organization, ANY_CASE):
         return None
     organization = organization.lower()  # not before the match: U+212A becomes a k
     scope = WRITE if re.fullmatch(UPLOAD_PATH, path, ANY_CASE) else READ
-    web_page = cloud.web_page.format(organization)
-    return Feed(canonical_url(host, path), host, cloud.authority, organization, web_page, scope)
+    web_page = web_page.format(organization)
+    return Feed(canonical_url(host, path), host, authority, organization, web_page, scope)
 
 
 def canonical_url(host: str, path: str) -> str:
@@ -892,28 +886,18 @@ def stop_programs(waiting: threading.Thread | None = None) -> None:
 
 # --- Provider: managed identity ------------------------------------------------------------------
 
-
-class MetadataService(NamedTuple):
-    """What gives a machine tokens of its identity, in a place that sets all the variables."""
-
-    place: str
-    variables: tuple[str, ...]  # the first holds the address, the second the secret
-    version: str = ""  # of the API; empty if this place is recognized but not supported
-    secret_header: str = ""
-    client_parameter: str = "client_id"
-
-
-# The first one counts whose variables are all set.
+# For each place: the variables that are all set there, with the address and the secret; the version
+# of the API, "" if it is recognized but not supported; the secret's header; the client's parameter.
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
 # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
 APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
-METADATA_SERVICES = (
-    MetadataService("Service Fabric", (*APP_SERVICE, "IDENTITY_SERVER_THUMBPRINT")),
-    MetadataService("App Service", APP_SERVICE, "2019-08-01", "X-IDENTITY-HEADER"),
-    MetadataService("Azure Arc", ("IDENTITY_ENDPOINT", "IMDS_ENDPOINT")),
-    MetadataService("Azure ML", ("MSI_ENDPOINT", "MSI_SECRET"), "2017-09-01", "secret", "clientid"),
-    MetadataService("this machine", (), "2018-02-01"),
-)
+METADATA_SERVICES: dict[str, tuple[tuple[str, ...], str, str, str]] = {
+    "Service Fabric": ((*APP_SERVICE, "IDENTITY_SERVER_THUMBPRINT"), "", "", ""),
+    "App Service": (APP_SERVICE, "2019-08-01", "X-IDENTITY-HEADER", "client_id"),
+    "Azure Arc": (("IDENTITY_ENDPOINT", "IMDS_ENDPOINT"), "", "", ""),
+    "Azure ML": (("MSI_ENDPOINT", "MSI_SECRET"), "2017-09-01", "secret", "clientid"),
+    "this machine": ((), "2018-02-01", "", "client_id"),
+}
 METADATA_REMEDIES = {"specify the clientId": "set AZURE_CLIENT_ID to the identity to use"}
 IMDS_VARIABLE, IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://169.254.169.254"
 METADATA_URL = r"http://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
@@ -923,45 +907,40 @@ def managed_identity(challenge: Challenge, deadline: float) -> Token:
     """Return a bearer of the machine's managed identity."""
     from urllib.parse import urlencode
 
-    service = next(row for row in METADATA_SERVICES if all(map(setting, row.variables)))
-    if not service.version:
-        reason = f"the identity of {service.place} is not supported"
+    services = METADATA_SERVICES.items()
+    place, service = next(row for row in services if all(map(setting, row[1][0])))
+    variables, version, secret_header, client_parameter = service
+    if not version:
+        reason = f"the identity of {place} is not supported"
         raise SignInError(reason, f"sign in with az, or set {TOKEN_VARIABLE}")
-    variable, secret_variable = service.variables or (IMDS_VARIABLE, "")
+    variable, secret_variable = variables or (IMDS_VARIABLE, "")
     url, secret, retried = setting(variable), setting(secret_variable), RETRIED
-    if not service.variables:
+    if not variables:
         url = (url or IMDS).rstrip("/") + "/metadata/identity/oauth2/token"
-        retried |= {404, 410}  # while an identity is still being assigned
+        retried = RETRIED | {404, 410}  # while an identity is still being assigned
     trusted(variable, METADATA_URL, url)
     headers = {"Metadata": "true"}
-    if service.secret_header:
-        headers[service.secret_header] = parse_token(secret, secret_variable)
-    query = {"api-version": service.version, "resource": RESOURCE}
+    if secret_header:
+        headers[secret_header] = parse_token(secret, secret_variable)
+    query = {"api-version": version, "resource": RESOURCE}
     client = setting("AZURE_CLIENT_ID") or setting("DEFAULT_IDENTITY_CLIENT_ID")  # of Azure ML
     if client:
-        query[service.client_parameter] = client
+        query[client_parameter] = client
     url += "?" + urlencode(query, errors="surrogateescape")
     response = http(url, headers, deadline, retried=retried)
-    name = f"the metadata service of {service.place}"
+    name = f"the metadata service of {place}"
     return application_bearer(granted(response, name, METADATA_REMEDIES, secret), challenge)
 
 
 # --- The table of providers ----------------------------------------------------------------------
 
-
-class Provider(NamedTuple):
-    """A source of tokens."""
-
-    get: Callable[[Any, float], Token]  # from the feed's challenge and a deadline
-    applies: Callable[[], object] = lambda: True  # whether it is configured for this process
-    needs_challenge: bool = True  # else it gets None
-
-
-PROVIDERS = {  # in the order in which they are asked
-    "token": Provider(lambda *_: given_token(), given_source, needs_challenge=False),
-    "workload_identity": Provider(workload_identity, has_workload_identity),
-    "azure_cli": Provider(azure_cli),
-    "managed_identity": Provider(managed_identity),
+# In the order in which they are asked: what gets a token from the feed's challenge and a deadline;
+# whether it is configured for this process; whether it needs the challenge.
+PROVIDERS: dict[str, tuple[Callable[[Any, float], Token], Callable[[], object], bool]] = {
+    "token": (lambda *_: given_token(), given_source, False),
+    "workload_identity": (workload_identity, has_workload_identity, True),
+    "azure_cli": (azure_cli, lambda: True, True),
+    "managed_identity": (managed_identity, lambda: True, True),
 }
 PROVIDER_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
 
@@ -978,7 +957,8 @@ def chosen_providers() -> list[str]:
     if name not in PROVIDERS:
         reason = f"{source} names an unknown provider: {clean(name)}"
         raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
-    if not PROVIDERS[name].applies():
+    _, is_configured, _ = PROVIDERS[name]
+    if not is_configured():
         raise SignInError(f"{source} names {name}, which is not configured", f"unset {source}")
     return [name]
 
@@ -1123,14 +1103,14 @@ def sign_in(
         return take(report, "discovery", discover, feed, deadline)
 
     for name in names:
-        provider = PROVIDERS[name]
-        if not provider.applies():
+        provider, is_configured, needs_challenge = PROVIDERS[name]
+        if not is_configured():
             report(Step(name, "not configured"))
             continue
-        if provider.needs_challenge and not challenge():
+        if needs_challenge and not challenge():
             return
-        asked = challenge() if provider.needs_challenge else None
-        bearer = take(report, name, provider.get, asked, deadline)
+        asked = challenge() if needs_challenge else None
+        bearer = take(report, name, provider, asked, deadline)
         if bearer and bearer.kind == PASSWORD:
             yield name, bearer
         elif bearer and challenge():

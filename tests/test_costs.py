@@ -115,8 +115,8 @@ import sys
 providers = [module.PROVIDERS[name] for name in ("token", "workload_identity")]
 events = []
 sys.addaudithook(lambda event, _: events.append(event))
-applies = [bool(provider.applies()) for provider in providers]
-show([applies, [event for event in events if not event.startswith("object.")]])
+configured = [bool(is_configured()) for _, is_configured, _ in providers]
+show([configured, [event for event in events if not event.startswith("object.")]])
 """
     assert python(script).value == [[False, False], []]
 
