@@ -1199,8 +1199,10 @@ class ArtifactsKeyringBackend(KeyringBackend):
             password, until = memories.get(feed.credential_key, (None, 0.0))
             return password if now() < until else self._renew(feed, password, deadline)
         finally:
-            with contextlib.suppress(RuntimeError):  # an interrupt may come before it is acquired
+            try:  # noqa: SIM105  # there is less time for an interrupt in it than in suppress()
                 lock.release()
+            except RuntimeError:  # an interrupt came before it was acquired
+                pass
 
     def _renew(self, feed: Feed, old: Token | None, deadline: float) -> Token | None:
         """Sign in, log the steps, and remember an outcome that holds for the whole organization."""

@@ -16,7 +16,6 @@ from simulated_azure import IMDS, INDEX_URL, TENANT, Azure
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 OTHER = "aaaaaaaa-2222-3333-4444-555555555555"
 LOGIN = f"az login --tenant {TENANT} --scope {RESOURCE}/.default --allow-no-subscriptions"
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows does not have this")
 
 
 def test_a_user_signs_in(azure: Azure, ask: Ask) -> None:
@@ -74,11 +73,33 @@ show(bool(ask({INDEX_URL!r})))
     assert {name: environment.get(name) for name in settings} == settings
 
 
-@posix
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals")
 def test_az_is_run_in_a_session_of_its_own(azure: Azure, ask: Ask) -> None:
     """It has no terminal that it could ask a person by."""
     azure.az("sys.exit(f'leader {os.getppid() == os.getsid(0)}')")
     assert "  azure_cli: leader True\n" in ask(INDEX_URL).stderr
+
+
+@pytest.mark.skipif(os.name != "nt", reason="only Windows has console windows")
+def test_az_is_run_in_a_console_without_a_window(azure: Azure, ask: Ask) -> None:
+    """Also if the caller has no console: it would get one that pops up."""
+    azure.az("""
+from ctypes import windll
+window, encoding = windll.kernel32.GetConsoleWindow(), windll.kernel32.GetConsoleCP()
+sys.exit(f"console {encoding > 0}, window {window}")
+""")
+    assert "  azure_cli: console True, window 0\n" in ask(INDEX_URL).stderr
+
+
+@pytest.mark.parametrize("ending", [".cmd", ".bat"] if os.name == "nt" else [""])
+def test_az_may_lie_in_any_folder(azure: Azure, ask: Ask, ending: str) -> None:
+    azure.az_signed_in()
+    (az,) = azure.bin.glob("az*")
+    folder = azure.folder / "R&D (new) ^tools'"
+    folder.mkdir()
+    az.rename(folder / f"az{ending}")
+    assert ask(INDEX_URL, PATH=str(folder)).value
+    assert azure.az_runs[0].endswith("--output json")
 
 
 def test_a_relative_folder_of_az_is_the_callers(
@@ -117,7 +138,10 @@ def test_az_has_one_of_several_endings_on_windows(
     "missing",
     [
         "no az",
-        pytest.param("not executable", marks=posix),
+        pytest.param(
+            "not executable",
+            marks=pytest.mark.skipif(os.name == "nt", reason="Windows goes by the ending"),
+        ),
         "a folder",
     ],
 )
@@ -235,10 +259,10 @@ def test_an_answer_of_another_shape_is_a_clear_failure(
     assert f"  azure_cli: {reason}\n" in asked.warnings
 
 
-@posix
 def test_everything_works_where_nothing_can_be_written(azure: Azure, ask: Ask) -> None:
     """A folder that is a file: not even root can write there."""
     azure.az_signed_in()
     nowhere = azure.folder / "nowhere"
     nowhere.touch()
-    assert ask(INDEX_URL, HOME=str(nowhere), TMPDIR=str(nowhere)).value
+    folders = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
+    assert ask(INDEX_URL, **dict.fromkeys(folders, str(nowhere))).value

@@ -286,7 +286,7 @@ def test_a_metadata_address_that_swallows_packets_is_given_up_early(
     ("dials", "limit", "attempts"),
     [
         pytest.param({"ATTEMPT_LIMIT": 0.2}, 9, 3, id="of each attempt"),
-        pytest.param({"ATTEMPT_LIMIT": 0.2, "HTTP_LIMIT": 0.3}, 9, 2, id="of the request"),
+        pytest.param({"ATTEMPT_LIMIT": 0.4, "HTTP_LIMIT": 0.7}, 9, 2, id="of the request"),
         pytest.param({}, 0.3, 1, id="of the sign-in"),
     ],
 )
