@@ -542,7 +542,6 @@ CASES = {
     "…: certificate not trusted: …": Case(another_certificate_authority),
     "the proxy is not an http URL": environment(HTTPS_PROXY="http://x:y"),
     "…: no complete answer in time": fault(FEED, *[silence] * 3, dials={"ATTEMPT_LIMIT": 0.3}),
-    "… has no Entra tenant …": challenge({"WWW-Authenticate": "", "X-VSS-ResourceTenant": ""}),
     "… is not trusted: …": challenge({"X-VSS-AuthorizationEndpoint": "https://evil.example"}),
     "Entra answered …: AADSTS…": Case(another_secret),
     "the token is of tenant …, the feed of tenant …": Case(another_tenant),
@@ -550,7 +549,6 @@ CASES = {
         AUTHORITY, refusal(401, {"message": "TF401444: Please sign-in at least once"})
     ),
     "Azure DevOps answered …": fault(AUTHORITY, refusal(302)),
-    "answered 401…": fault(FEED, Handler.answer_feed, refusal(401)),
 }
 LOGGED_ALONE = {"please report this: …"}
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
