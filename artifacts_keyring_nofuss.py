@@ -67,8 +67,6 @@ class SignInError(Exception):
 # --- The feed's URL ------------------------------------------------------------------------------
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session token
-
-
 SUBDOMAINS = r"(?:[a-z0-9-]{1,63}\.)*"
 PUBLIC = r"(?:dev\.azure|visualstudio)\.com"
 AUTHORITY = rf"{SUBDOMAINS}vssps\.{PUBLIC}|vsspsext\.{PUBLIC}"
@@ -801,7 +799,8 @@ def run(
 ) -> tuple[int, str, str]:
     """Run a program and return its exit status, its output and its errors.
 
-    It is stopped, with everything that it started, at the deadline and when the caller ends.
+    It is stopped, with everything that it started (on Windows, but for what outlives it), at the
+    deadline and when the caller ends.
     """
     import subprocess
 
