@@ -1074,14 +1074,14 @@ Report = Callable[[Step], None]
 
 def take(report: Report, name: str, function: Callable[..., T], *arguments: object) -> T | None:
     """Take a step and report it; return what the function returns, None if it fails."""
-    from traceback import extract_tb
-
     started, found, error = now(), None, None
     try:
         found = function(*arguments)
     except SignInError as failure:
         error = failure
     except Exception as defect:  # it would turn keyring off in pip, and crash other clients
+        from traceback import extract_tb
+
         place = extract_tb(defect.__traceback__)[-1]  # and not its words, which may hold a secret
         where = f"{type(defect).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
         error = SignInError(f"please report this: {where}")
@@ -1125,7 +1125,6 @@ USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the passwor
 DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
 SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
 EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
-
 
 # By the feed's credential_key: the password or None, and until when (of now()) that counts.
 memories: dict[object, tuple[Token | None, float]] = {}

@@ -21,6 +21,7 @@ from keyring.testing.backend import BackendBasicTests
 
 import artifacts_keyring_nofuss as module
 from conftest import Ask, AskHere, Python
+from identities import app_service, azure_ml
 from simulated_azure import (
     AUTHORITY,
     CLIENT_SECRET,
@@ -317,16 +318,6 @@ def user(azure: Azure) -> dict[str, str]:
 def personal_access_token(azure: Azure) -> dict[str, str]:
     azure.passwords["the-access-token"] = Issued("contoso", ["vso.packaging"])
     return {"ARTIFACTS_KEYRING_NOFUSS_TOKEN": "the-access-token"}
-
-
-def app_service(azure: Azure) -> dict[str, str]:
-    azure.identity = azure.application_token()
-    return azure.app_service()
-
-
-def azure_ml(azure: Azure) -> dict[str, str]:
-    azure.identity = azure.application_token()
-    return azure.azure_ml()
 
 
 @pytest.mark.parametrize(

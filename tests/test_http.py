@@ -16,6 +16,7 @@ import pytest
 
 import artifacts_keyring_nofuss as module
 from conftest import Ask, Fetch, Python
+from identities import managed_identity, user
 from simulated_azure import (
     AUTHORITY,
     ENTRA,
@@ -141,19 +142,13 @@ def test_a_refusal_gets_no_other_attempt(
     assert len(azure.asked(service)) == 1
 
 
-def identity(azure: Azure) -> dict[str, str]:
-    azure.identity = azure.application_token()
-    return {}
-
-
-def user(azure: Azure) -> dict[str, str]:
-    azure.az_signed_in()
-    return {}
-
-
 @pytest.mark.parametrize(
     ("sign_in", "services"),
-    [(user, [FEED, AUTHORITY]), (identity, [FEED, IMDS]), (Azure.github_job, [GITHUB, ENTRA])],
+    [
+        (user, [FEED, AUTHORITY]),
+        (managed_identity, [FEED, IMDS]),
+        (Azure.github_job, [GITHUB, ENTRA]),
+    ],
     ids=["user", "identity", "github"],
 )
 def test_faults_that_pass_leave_no_trace(
@@ -168,7 +163,7 @@ def test_faults_that_pass_leave_no_trace(
 
 def test_an_identity_may_still_be_on_its_way(azure: Azure, ask: Ask) -> None:
     azure.faults[IMDS] = [status(404), status(410)]
-    assert ask(INDEX_URL, **identity(azure)).value
+    assert ask(INDEX_URL, **managed_identity(azure)).value
 
 
 def test_the_pauses_grow_and_are_not_the_same_for_everybody(
