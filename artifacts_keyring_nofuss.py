@@ -5,45 +5,55 @@
 This file is all of artifacts-keyring-nofuss, from version 2.0.0 on, and may be vendored.
 Project page: https://pypi.org/project/artifacts-keyring-nofuss/
 
-It reads in the order in which a request travels: the feed's URL, time, HTTP, certificates, the
-feed's challenge, tokens, their providers, the exchange for a session token, the whole sign-in, the
-keyring class, the diagnosis. A function that cannot do its job raises SignInError; only the keyring
-class decides what to log, to remember and to return. Limits are in seconds; a deadline is a value
-of now().
+It reads in the order in which a request travels. A function that cannot do its job raises
+SignInError; only the keyring class decides what to log, to remember and to return. Limits are in
+seconds; a deadline is a value of now().
 """
 
 from __future__ import annotations
 
+import argparse
 import atexit
+import base64
+import configparser
 import contextlib
 import functools
+import importlib
+import json
 import logging
 import os
+import random
 import re
+import signal
+import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
+import traceback
+import urllib.request
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, IncompleteRead
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
 
-try:
+try:  # it has imported nearly all of the above by itself, so they cost its other users nothing
     from keyring.backend import KeyringBackend
     from keyring.credentials import SimpleCredential
     from keyring.errors import PasswordDeleteError, PasswordSetError
+    from keyring.util.platform_ import config_root
 except ImportError:  # a vendored copy serves credentials without keyring, too
     KeyringBackend = object  # type: ignore[assignment, misc]
     SimpleCredential = namedtuple("SimpleCredential", "username password")  # type: ignore
     PasswordSetError = type("PasswordSetError", (Exception,), {})  # type: ignore
     PasswordDeleteError = type("PasswordDeleteError", (Exception,), {})  # type: ignore
-
-# Every keyring operation of every client imports this file, mostly for services that are not
-# feeds. What only a sign-in needs (urllib, ssl, subprocess, json) is imported where it is used.
-if TYPE_CHECKING:
-    import ssl
-    import subprocess
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-    from email.message import Message
-    from urllib.request import Request
+    config_root = str  # that is, ""
 
 __version__ = "2.0.0"
 
@@ -52,16 +62,18 @@ T = TypeVar("T")
 
 
 class SignInError(Exception):
-    """Why a step of the sign-in failed, in words for a person, and what to do if that is known.
+    """Why a step failed, in words for a person, and what to do, by REMEDIES and the known values.
 
     transient: another attempt may work. feed_only: other feeds of the organization may work.
     """
 
     def __init__(
-        self, reason: str, remedy: str = "", *, transient: bool = False, feed_only: bool = False
+        self, reason: str, *, transient: bool = False, feed_only: bool = False, **known: Any
     ) -> None:
         super().__init__(reason)
-        self.remedy, self.transient, self.feed_only = remedy, transient, feed_only
+        rows = (remedy for pattern, remedy in REMEDIES.items() if re.match(pattern, reason))
+        self.remedy = next(rows, "").format(**known)
+        self.transient, self.feed_only = transient, feed_only
 
 
 # --- The feed's URL ------------------------------------------------------------------------------
@@ -111,34 +123,24 @@ class Feed(NamedTuple):
 
 
 def parse_feed(service: str | None) -> Feed | None:
-    """Return the feed that a keyring service name means, None if it means none.
-
-    Serves https URLs of Azure DevOps Artifacts, new and legacy, with or without the scheme.
-    """
+    """Return the feed that a service's name means, with or without https://; None if it is none."""
     if not isinstance(service, str) or not any(domain in service.lower() for domain in CLOUDS):
         return None  # like most services, which are spared the compilation of FEED_URL
-    url = re.fullmatch(FEED_URL, service, ANY_CASE)
-    if not url or not service.isprintable() or "\\" in service:
+    match = re.fullmatch(FEED_URL, service, ANY_CASE)
+    if not match or not service.isprintable() or "\\" in service:
         return None
-    host, path = url["host"].lower(), url["path"] or "/"
-    authority, web_page, in_host = CLOUDS[url["domain"].lower()]
-    organization = url["label"] if in_host and url["label"] else path.split("/")[1]
+    host, path = match["host"].lower(), match["path"] or "/"
+    authority, web_page, in_host = CLOUDS[match["domain"].lower()]
+    organization = match["label"] if in_host and match["label"] else path.split("/")[1]
     ambiguous = re.search(AMBIGUOUS_PATH, path, ANY_CASE)
     if ambiguous or not re.fullmatch(ORGANIZATION, organization, ANY_CASE):
         return None
     organization = organization.lower()  # not before the match: U+212A becomes a k
     scope = WRITE if re.fullmatch(UPLOAD_PATH, path, ANY_CASE) else READ
-    web_page = web_page.format(organization)
-    return Feed(canonical_url(host, path), host, authority, organization, web_page, scope)
-
-
-def canonical_url(host: str, path: str) -> str:
-    """Return an https URL fit for a request: quoted, and with the last slash of a folder."""
-    from urllib.parse import quote
-
-    if "." not in path.rpartition("/")[2]:
+    if "." not in path.rpartition("/")[2]:  # not a file, but a folder
         path = path.rstrip("/") + "/"
-    return f"https://{host}" + quote(path, "/%:@!$&'()*+,;=~")
+    url = f"https://{host}" + quote(path, "/%:@!$&'()*+,;=~")
+    return Feed(url, host, authority, organization, web_page.format(organization), scope)
 
 
 # --- Time ----------------------------------------------------------------------------------------
@@ -154,10 +156,8 @@ def now() -> float:
 
 
 def poll(wait: Callable[[float], object], deadline: float) -> bool:
-    """Repeat a wait of some seconds until it returns something true; False if the time is up.
-
-    The waits are short, because on Windows no interrupt gets through a long one.
-    """
+    """Repeat a wait of some seconds until it returns something true; False if the time is up."""
+    # The waits are short, because on Windows no interrupt gets through a long one.
     while not wait(min(0.1, max(deadline - now(), 0.0))):
         if now() >= deadline:
             return False
@@ -167,25 +167,21 @@ def poll(wait: Callable[[float], object], deadline: float) -> bool:
 def in_time(work: Callable[[], T], deadline: float, is_over: threading.Event) -> T | None:
     """Return what the work returns, None if it is late; the programs it runs are stopped then.
 
-    Late work is left behind in a thread of its own, because nothing else bounds the look-up of a
-    name, or a server that sends a byte now and then.
+    The work is in a thread, which is left behind: nothing else bounds the look-up of a name.
     """
     outcome: list[T] = []
-    finished = threading.Event()
+    worker = threading.Thread(target=lambda: outcome.append(work()), daemon=True)
 
-    def finish() -> None:
-        try:
-            outcome.append(work())
-        finally:
-            finished.set()
+    def has_ended(seconds: float) -> bool:
+        worker.join(seconds)
+        return not worker.is_alive()
 
-    worker = threading.Thread(target=finish, daemon=True)
     try:
         worker.start()
     except RuntimeError:  # none can be had: a limit on processes, or the interpreter is closing
         return work()
     try:
-        poll(finished.wait, deadline)
+        poll(has_ended, deadline)
     finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
         is_over.set()
         stop_programs(worker)
@@ -197,16 +193,16 @@ def in_time(work: Callable[[], T], deadline: float, is_over: threading.Event) ->
 HTTP_LIMIT = 20.0  # for a request with its repetitions
 ATTEMPT_LIMIT = 10.0  # for a connection, and for each silence of the server
 METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
-ATTEMPTS = 3
-RETRY_PAUSE = 0.25  # before the second attempt; twice that before the third
+RETRY_PAUSES = (0.25, 0.5)  # before the second attempt and the third
 RETRIED = frozenset((429, 500, 502, 503, 504))
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
+JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 PROXY_URL = (
     r"(?:http://)?(?P<login>(?:[^\s/@]*@)*)"
     r"(?P<host>[\w.-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?(?:/\S*)?"
 )
-PROXY_REMEDY = "set HTTPS_PROXY to http://host:port, or NO_PROXY to the hosts that need none"
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w~+=-]{40,}"  # JWT, refresh token, long secret
+Headers = Mapping[str, str]
 
 
 class Response(NamedTuple):
@@ -218,95 +214,71 @@ class Response(NamedTuple):
 
 
 def http(
-    url: str,
-    headers: Mapping[str, str],
-    deadline: float,
-    *,
-    body: bytes | None = None,
-    retried: Collection[int] = RETRIED,
+    url: str, headers: Headers, deadline: float, body: str = "", retried: Collection[int] = RETRIED
 ) -> Response:
     """Send a GET, or a POST of the body, and return the answer, whatever its status.
 
     A transient fault gets three attempts. Redirects are not followed. An http URL means a
     metadata service, which no proxy may see.
     """
-    from random import uniform
-    from urllib.request import Request
-
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
     deadline = min(deadline, now() + HTTP_LIMIT)
-    for attempt in range(1, ATTEMPTS + 1):
-        pause = RETRY_PAUSE * 2 ** (attempt - 1) * uniform(0.75, 1.25)
-        limit = max(min(ATTEMPT_LIMIT, deadline - now()), 0.1)
-        outcome: Response | SignInError
+    pauses = iter(RETRY_PAUSES)
+    while True:
+        pause = next(pauses, float("inf")) * random.uniform(0.75, 1.25)  # infinite: never
         try:
-            outcome = send(Request(url, body, headers), limit)
-            transient = outcome.status in retried
-            pause = max(pause, number(outcome.headers.get("Retry-After")) or 0.0)
+            limit = max(min(ATTEMPT_LIMIT, deadline - now()), 0.1)
+            response = send(urllib.request.Request(url, body.encode() or None, headers), limit)
+            pause = max(pause, number(response.headers.get("Retry-After")) or 0.0)
+            if response.status not in retried or now() + pause >= deadline:
+                return response
         except SignInError as error:
-            outcome, transient = error, error.transient
-        if not transient or attempt == ATTEMPTS or now() + pause >= deadline:
-            break
+            if not error.transient or now() + pause >= deadline:
+                raise
         time.sleep(pause)
-    if isinstance(outcome, SignInError):
-        raise outcome
-    return outcome
 
 
-def send(request: Request, limit: float) -> Response:
+def send(request: urllib.request.Request, limit: float) -> Response:
     """Send a request once; the limit is on the connection and on each silence of the server."""
-    import socket
-    from http.client import HTTPException, IncompleteRead
-    from urllib.parse import urlsplit
-    from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler
-
     host, https = request.host, request.type == "https"  # before a proxy takes the host's place
-    director = OpenerDirector()  # without a handler of redirects
+    director = urllib.request.OpenerDirector()  # without a handler of redirects
     try:
         # Level 0 overrides one that the caller set for http.client, which would print headers.
         if https:
-            director.add_handler(ProxyHandler(proxy_setting(host)))
-            director.add_handler(HTTPSHandler(0, context=tls_context(*ca_setting())))
+            director.add_handler(urllib.request.ProxyHandler(proxy_setting(host)))
+            director.add_handler(urllib.request.HTTPSHandler(0, context=tls_context(*ca_setting())))
         else:
-            director.add_handler(HTTPHandler(0))
-            url = urlsplit(request.full_url)
-            address = url.hostname, url.port or 80
-            socket.create_connection(address, METADATA_CONNECT_LIMIT).close()  # is anybody there?
+            director.add_handler(urllib.request.HTTPHandler(0))
+            with contextlib.closing(HTTPConnection(host, timeout=METADATA_CONNECT_LIMIT)) as probe:
+                probe.connect()  # is anybody there?
         with director.open(request, timeout=limit) as response:
             body = response.read(ANSWER_LIMIT)
             if response.length and len(body) < ANSWER_LIMIT:
                 raise IncompleteRead(body)
             return Response(response.status, response.headers, body)
     except (OSError, HTTPException, ValueError, OverflowError) as error:
-        failure = explain(error, host, "check the network and HTTPS_PROXY" if https else "")
+        failure = explain(error, host if https else f"http://{host}")
     raise failure  # outside of "except" it has no context, whose words may hold what was sent
 
 
 def proxy_setting(host: str) -> dict[str, str]:
     """Return the proxy's URL for https requests to a host, under "https"; {} if there is none."""
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
+    proxies = urllib.request.getproxies()
     proxy = (proxies.get("https") or proxies.get("all") or "").strip()
-    if not proxy or proxy_bypass(host):
+    if not proxy or urllib.request.proxy_bypass(host):
         return {}
     url = re.fullmatch(PROXY_URL, proxy, ANY_CASE)
     if not url:
-        raise SignInError("the proxy is not an http URL", PROXY_REMEDY)  # it may hold a password
+        raise SignInError("the proxy is not an http URL")  # which may hold a password
     return {"https": f"http://{url['login']}{url['host']}{url['port'] or ':80'}"}
 
 
-def explain(error: Exception, host: str, remedy: str) -> SignInError:
+def explain(error: Exception, host: str) -> SignInError:
     """Translate an exception of urllib for a person."""
-    import socket
-    import ssl
-    from http.client import HTTPException
-
     reason = getattr(error, "reason", error)  # URLError's is an exception, SSLError's a string
     error = reason if isinstance(reason, Exception) else error
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = f"{host}: certificate not trusted: {clean(error.verify_message)}"
-        return SignInError(reason, remedy_for(error.verify_message, CERTIFICATE_REMEDIES))
+        return SignInError(f"{host}: certificate not trusted: {clean(error.verify_message)}")
     words = clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     refused = re.match(r"Tunnel connection failed: 4(?!29)", words)  # by the proxy
     words = f"no connection: {words}"
@@ -314,13 +286,11 @@ def explain(error: Exception, host: str, remedy: str) -> SignInError:
         words = "no complete answer in time"
     elif isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
         words = "the answer is not HTTP or breaks off"  # its own words may hold what was sent
-    return SignInError(f"{host}: {words}", remedy, transient=not refused)
+    return SignInError(f"{host}: {words}", transient=not refused)
 
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
     """Return the JSON object in an answer."""
-    import json
-
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -341,23 +311,11 @@ def complaint(response: Response, *secrets: str) -> str:
     return f"answered {response.status}" + (f": {words}" if words else "")
 
 
-def granted(
-    response: Response, service: str, remedies: Mapping[str, str], secret: str, **known: str
-) -> dict[str, Any]:
-    """Return the JSON object of an answer that grants what was asked for.
-
-    Raises SignInError for every other, with the first of the remedies whose pattern fits.
-    """
-    if response.status == 200:
-        return parse_object(response.body)
-    reason = f"{service} {complaint(response, secret)}"
-    raise SignInError(reason, remedy_for(reason, remedies, **known))
-
-
-def remedy_for(reason: str, remedies: Mapping[str, str], **known: str) -> str:
-    """Return the first remedy whose pattern is in a reason, "" if none is."""
-    found = next((text for pattern, text in remedies.items() if re.search(pattern, reason)), "")
-    return found.format(**known)
+def granted(response: Response, service: str, secret: str, **known: Any) -> dict[str, Any]:
+    """Return the JSON object of an answer that grants what was asked for."""
+    if response.status != 200:
+        raise SignInError(f"{service} {complaint(response, secret)}", **known)
+    return parse_object(response.body)
 
 
 def clean(text: str, *secrets: str) -> str:
@@ -378,12 +336,6 @@ def number(value: object) -> float | None:
 # ssl reads the first two by itself; the others are what az obeys:
 # https://learn.microsoft.com/cli/azure/use-azure-cli-successfully-troubleshooting
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-# By the words of https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-CERTIFICATE_REMEDIES = {
-    "expired|not yet valid": "check this machine's clock, then that of the server or proxy",
-    "mismatch": "find out who answers in place of this host, a proxy perhaps",
-    "": f"set {' or '.join(CA_VARIABLES)} to the certificates to trust",
-}
 
 
 def ca_setting() -> tuple[str, str]:
@@ -395,8 +347,6 @@ def ca_setting() -> tuple[str, str]:
 @functools.cache  # it takes longer to make than a TLS handshake
 def tls_context(variable: str, path: str) -> ssl.SSLContext:
     """Return the TLS context for the outcome of ca_setting()."""
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not the default: that writes a key log
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -411,15 +361,12 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
     except OSError as error:
         name = variable or "the system's certificate file"
         reason = f"{name} cannot be used: {clean(error.strerror or str(error))}"
-        raise SignInError(reason, f"correct {name}") from error
+        raise SignInError(reason) from error
     return context
 
 
 def load_system_certificates(context: ssl.SSLContext) -> None:
     """Trust what the system trusts; if that is nothing, what certifi or pip bundle."""
-    import ssl
-    from importlib import import_module
-
     if sys.platform == "win32":
         context.load_default_certs()
     # Elsewhere its paths are looked up here: OpenSSL takes an empty SSL_CERT_FILE at its word.
@@ -431,9 +378,9 @@ def load_system_certificates(context: ssl.SSLContext) -> None:
     elif not context.cert_store_stats()["x509"]:
         for name in ("certifi", "pip._vendor.certifi"):
             with contextlib.suppress(ImportError):
-                return context.load_verify_locations(cafile=import_module(name).where())
-        remedy = "install ca-certificates, or set SSL_CERT_FILE"
-        raise SignInError("this system has no certificates to trust", remedy)
+                certifi = importlib.import_module(name)
+                return context.load_verify_locations(cafile=certifi.where())
+        raise SignInError("this system has no certificates to trust")
 
 
 # --- The feed's challenge ------------------------------------------------------------------------
@@ -444,8 +391,6 @@ TENANT = rf"{GUID}|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+"  # or a plain domain nam
 LOGIN_PAGE = rf"https://{LOGIN_HOST}(?::443)?/(?P<tenant>{TENANT})/?"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # an organization of Microsoft accounts
 NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # that is, 401 instead of a redirect to it
-FEED_URL_REMEDY = "check the organization and the feed in the URL"
-TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 
 
 class Challenge(NamedTuple):
@@ -460,10 +405,7 @@ class Challenge(NamedTuple):
 
 
 def discover(feed: Feed, deadline: float) -> Challenge | None:
-    """Ask the feed, unauthenticated, where to sign in; None if it is public and needs no sign-in.
-
-    Source: https://github.com/microsoft/artifacts-credprovider
-    """
+    """Ask the feed, unauthenticated, where to sign in; None if it is public, and asks for none."""
     response = http(feed.url, NO_LOGIN_PAGE, deadline)
     is_stored_file = "/pypi/download/" in feed.url and 300 <= response.status < 400
     if feed.scope == READ and (response.status == 200 or is_stored_file):
@@ -471,13 +413,10 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
     tenant = challenged_tenant(response.headers)
     if not tenant and response.status != 401:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        if response.status in RETRIED:
-            raise SignInError(reason, "try again later")
-        raise SignInError(reason, FEED_URL_REMEDY, feed_only=True)
+        raise SignInError(reason, feed_only=response.status not in RETRIED)
     if not tenant:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
-        page = f"{feed.web_page}/_usersSettings/tokens"
-        raise SignInError(reason, f"put a personal access token of {page} into {TOKEN_VARIABLE}")
+        raise SignInError(reason, feed=feed)
     endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
     if not endpoint:
         raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
@@ -500,15 +439,12 @@ def trusted(name: str, pattern: str, url: str) -> re.Match[str]:
     """Match a URL that a token may follow. Raises SignInError for one that leads elsewhere."""
     match = re.fullmatch(pattern, url, ANY_CASE)
     if not match:
-        reason = f"{name} is not trusted: {clean(url)}"
-        raise SignInError(reason, "find out who set it, and what stands between you and Azure")
+        raise SignInError(f"{name} is not trusted: {clean(url)}")
     return match
 
 
 def unix_date(headers: Message) -> float:
     """Return the Unix time of an answer, by this machine's clock if it has no Date."""
-    from email.utils import parsedate_to_datetime
-
     try:
         return parsedate_to_datetime(headers["Date"]).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):  # depending on the Python version
@@ -534,44 +470,34 @@ class Token(NamedTuple):
     label: str  # for a person to read
     expires: float | None = None  # a value of now()
 
-    def __str__(self) -> str:
-        if self.expires is None:
-            return f"{self.label}, expires at an unknown time"
-        return f"{self.label}, expires in {(self.expires - now()) / 60:.0f} min"
-
     def __repr__(self) -> str:
-        return f"<{self}>"
-
-
-def application_bearer(answer: Mapping[str, Any], challenge: Challenge) -> Token:
-    """Return the bearer in what Entra or a metadata service answers an application."""
-    lifetime = number(answer.get("expires_in"))
-    times = answer.get("expires_on"), lifetime and lifetime + now() + challenge.clock
-    return bearer_of(answer.get("access_token"), PASSWORD, challenge, *times)
+        life = f"in {(self.expires - now()) / 60:.0f} min" if self.expires else "at an unknown time"
+        return f"{self.label}, expires {life}"
 
 
 def bearer_of(
-    value: object, kind: str | None, challenge: Challenge, *times: object, source: str = ANSWER
+    answer: Mapping[str, object], kind: str, challenge: Challenge, source: str = ANSWER
 ) -> Token:
-    """Return a token of Entra with what its claims tell, and when (Unix) it is said to expire.
+    """Return the access token in an answer, as a token of the kind that its provider knows.
 
-    The kind is what the provider knows; without it the claims decide. Raises SignInError if the
-    token can be seen to have expired, or to be of another tenant than the challenge.
+    If that is UNREADABLE, the token's claims decide. Raises SignInError if they tell that it has
+    expired, or is of another tenant than the challenge.
     """
-    value = parse_token(value, source)
+    value = parse_token(answer.get("access_token"), source)
     claims = read_claims(value)
-    kind = kind or claimed_kind(claims)
+    if kind == UNREADABLE and re.fullmatch(ENTRA_ISSUER, str(claims.get("iss")), ANY_CASE):
+        kind = PERSON if "scp" in claims else PASSWORD  # an application's token has no scopes
     tenants = [str(claims.get("tid")).lower(), challenge.tenant]
     if tenants[0] != tenants[1] and all(re.fullmatch(GUID, tenant) for tenant in tenants):
-        reason = "the token is of tenant {}, the feed of tenant {}".format(*tenants)
-        raise SignInError(reason, "sign in with an account of the feed's tenant")
-    end = number(claims.get("exp"))
+        raise SignInError("the token is of tenant {}, the feed of tenant {}".format(*tenants))
+    end, lifetime = number(claims.get("exp")), number(answer.get("expires_in"))
     if end and end - challenge.clock <= now():
-        raise SignInError(f"the token in {source} has expired", "get a new one")
+        raise SignInError(f"the token in {source} has expired")
     names = ("upn", "unique_name", "preferred_username", "appid", "oid")
     account = next((str(claims[name]) for name in names if claims.get(name)), "an unknown account")
     label = f"signed in as {clean(account)}" + (", an application" if kind == PASSWORD else "")
-    return Token(value, kind, label, expiry(challenge, *times, end))
+    times = end, number(answer.get("expires_on")), lifetime and lifetime + now() + challenge.clock
+    return Token(value, kind, label, expiry(challenge, *times))
 
 
 def parse_token(value: object, source: str = ANSWER) -> str:
@@ -583,8 +509,6 @@ def parse_token(value: object, source: str = ANSWER) -> str:
 
 def read_claims(token: str) -> dict[str, Any]:
     """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
-    import base64
-
     try:
         _, payload, _ = token.split(".")
         return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -592,21 +516,15 @@ def read_claims(token: str) -> dict[str, Any]:
         return {}
 
 
-def claimed_kind(claims: Mapping[str, Any]) -> str:
-    """Tell a person's token, which has scopes, from an application's, which has none."""
-    if not re.fullmatch(ENTRA_ISSUER, str(claims.get("iss")), ANY_CASE):
-        return UNREADABLE
-    return PERSON if "scp" in claims else PASSWORD
-
-
-def expiry(challenge: Challenge, *times: object) -> float | None:
+def expiry(challenge: Challenge, *times: float | None) -> float | None:
     """Return the first of some Unix times as a value of now(), None without a plausible one."""
-    ends = [when - challenge.clock for when in map(number, times) if when]
+    ends = [when - challenge.clock for when in times if when]
     return min((end for end in ends if now() < end < now() + LONGEST_LIFE), default=None)
 
 
 # --- Provider: a token made elsewhere ------------------------------------------------------------
 
+TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN_FILE"
 # Where BuildKit mounts the secret of this name: https://docs.docker.com/build/building/secrets/
 SECRET_FILE = f"/run/secrets/{TOKEN_VARIABLE}"
@@ -623,17 +541,14 @@ def given_source() -> str:
     return given or (SECRET_FILE if os.path.exists(SECRET_FILE) else "")
 
 
-def given_token() -> Token:
-    """Return the token that somebody made for this process, of any kind that a feed takes.
-
-    A reason names the variable and never the value.
-    """
+def given_token(_: object, deadline: float) -> Token:
+    """Return the token that somebody made for this process, of any kind that a feed takes."""
     source = given_source()
-    value = setting(TOKEN_VARIABLE)
+    value = setting(source)
     if source != TOKEN_VARIABLE:
-        value = read_token(source, setting(TOKEN_FILE_VARIABLE) or SECRET_FILE)
+        value = read_token(source, value or SECRET_FILE)
     here = Challenge("", "", time.time() - now())  # no service tells the time
-    token = bearer_of(value, None, here, source=source)
+    token = bearer_of({"access_token": value}, UNREADABLE, here, source)
     if token.kind == PERSON:
         return token
     return token._replace(kind=PASSWORD, label=f"the token in {source}")
@@ -645,30 +560,22 @@ def read_token(source: str, path: str) -> str:
         with open(path, "rb") as file:
             content = file.read(ANSWER_LIMIT + 1)
     except OSError as error:
-        reason = f"{source} cannot be read: {error.strerror}"
-        raise SignInError(reason, f"correct {source}") from None
+        raise SignInError(f"{source} cannot be read: {error.strerror}") from None
     if len(content) > ANSWER_LIMIT:
-        raise SignInError(f"{source} is too long for a token", f"correct {source}")
+        raise SignInError(f"{source} cannot be read: it is too long for a token")
     return content.decode("utf-8-sig", "replace").strip()
 
 
 # --- Provider: workload identity -----------------------------------------------------------------
 
+# https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+# https://azure.github.io/azure-workload-identity/docs/
+# https://docs.github.com/actions/reference/security/oidc
 # Azure DevOps in every tenant: https://learn.microsoft.com/rest/api/azure/devops/tokens/
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, 2.2
 GITHUB_VARIABLES = ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
-# By codes of https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-ENTRA_REMEDIES = {
-    r"AADSTS700016\b": "check AZURE_CLIENT_ID: the application must be in tenant {tenant}",
-    r"AADSTS70021[123]?\b": "give the application a federated credential with {terms}",
-    r"AADSTS700024\b": "get a new assertion: GitHub's lives 5 minutes",
-    r"AADSTS7000215\b": "set AZURE_CLIENT_SECRET to the value of a client secret, not to its ID",
-    r"AADSTS7000222\b": "make a new client secret",
-    r"AADSTS7002(23|38)\b": "ask an administrator of tenant {tenant}: a policy forbids this",
-    r"AADSTS500011\b": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
-}
 
 
 def has_workload_identity() -> bool:
@@ -679,15 +586,9 @@ def has_workload_identity() -> bool:
 
 
 def workload_identity(challenge: Challenge, deadline: float) -> Token:
-    """Return a bearer of the application AZURE_CLIENT_ID, for the feed's tenant.
-
-    Source: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
-    """
-    from urllib.parse import urlencode
-
+    """Return a bearer of the application AZURE_CLIENT_ID, for the feed's tenant."""
     host = setting("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
-    pattern = rf"(?:https://)?({LOGIN_HOST})(?::443)?/?"
-    url = f"https://{trusted('AZURE_AUTHORITY_HOST', pattern, host)[1]}"
+    host = trusted("AZURE_AUTHORITY_HOST", rf"(?:https://)?({LOGIN_HOST})(?::443)?/?", host)[1]
     form = {
         "grant_type": "client_credentials",
         "client_id": setting("AZURE_CLIENT_ID"),
@@ -699,23 +600,17 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
     else:
         proof = form["client_assertion"] = client_assertion(deadline)
         form["client_assertion_type"] = JWT_BEARER
-    url += f"/{challenge.tenant}/oauth2/v2.0/token"
+    url = f"https://{host}/{challenge.tenant}/oauth2/v2.0/token"
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-    response = http(url, headers, deadline, body=urlencode(form, errors="surrogateescape").encode())
+    response = http(url, headers, deadline, urlencode(form, errors="surrogateescape"))
     claims = read_claims(proof)  # of an assertion; nothing of them is secret
     terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
-    known = {"tenant": challenge.tenant, "terms": terms}
-    return application_bearer(granted(response, "Entra", ENTRA_REMEDIES, proof, **known), challenge)
+    answer = granted(response, "Entra", proof, tenant=challenge.tenant, terms=terms)
+    return bearer_of(answer, PASSWORD, challenge)
 
 
 def client_assertion(deadline: float) -> str:
-    """Return a fresh assertion: the projected token of AKS, else one of GitHub Actions.
-
-    Sources: https://azure.github.io/azure-workload-identity/docs/;
-    https://docs.github.com/actions/reference/security/oidc
-    """
-    from urllib.parse import urlencode
-
+    """Return a fresh assertion: the projected token of AKS, else one of GitHub Actions."""
     variable = "AZURE_FEDERATED_TOKEN_FILE"
     if setting(variable):
         return parse_token(read_token(variable, setting(variable)), variable)
@@ -725,13 +620,13 @@ def client_assertion(deadline: float) -> str:
     query = urlencode({"audience": audience}, errors="surrogateescape")
     url += ("&" if "?" in url else "?") + query
     headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
-    remedies = {"": "give the job the permission id-token: write"}
-    answer = granted(http(url, headers, deadline), "GitHub", remedies, bearer)
+    answer = granted(http(url, headers, deadline), "GitHub", bearer)
     return parse_token(answer.get("value"))
 
 
 # --- Provider: the Azure CLI ---------------------------------------------------------------------
 
+# https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
 AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
 TALK_LIMIT = 16 * 1024 * 1024  # bytes that a program may say
 SYSTEM_ROOT = os.environ.get("SYSTEMROOT", "C:\\Windows")
@@ -745,44 +640,27 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
 }
 # Relative ones mean what they mean to the caller, for az runs elsewhere.
 AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-AZ_BROKE = "The command failed with an unexpected error."  # its next error tells the reason
-# Without --scope no second factor is asked for; without the last option, nothing may be stored.
-LOGIN = f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
-AZ_REMEDIES = {
-    "AADSTS700024": "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to keep "
-    f"the sign-in, run `az account get-access-token --resource {RESOURCE}` right after it",
-    "For managed identity account": "sign in to az with an account of tenant {tenant}",
-    "AADSTS|az login|cache|subscription": LOGIN,
-}
 
 
 def azure_cli(challenge: Challenge, deadline: float) -> Token:
-    """Return a bearer of the account that az is signed in as, for the feed's tenant.
-
-    Source: https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
-    """
+    """Return a bearer of the account that az is signed in as, for the feed's tenant."""
     az = next(on_path("az"), None)
     if not az:
-        raise SignInError("az is not on PATH", f"install the Azure CLI, or set {TOKEN_VARIABLE}")
+        raise SignInError("az is not on PATH")
     words = f"account get-access-token --resource {RESOURCE} --tenant {challenge.tenant}"
     paths = {name: os.path.abspath(setting(name)) for name in AZ_PATHS if setting(name)}
     command = [az, *words.split(), "--output", "json"]
     status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), {**AZ_SETTINGS, **paths})
     if status or not output:
-        reason = az_complaint(errors)
-        raise SignInError(reason, remedy_for(reason, AZ_REMEDIES, tenant=challenge.tenant))
+        # If az itself breaks, its last ERROR line tells why.
+        said = re.findall(r"^\s*ERROR:(.*\S)", errors, re.M) or errors.split("\n")
+        said = [clean(line) for line in said if clean(line)] or ["it said nothing"]
+        raise SignInError(f"az failed: {said[-1]}", tenant=challenge.tenant)
     document = parse_object(output)
     expires = number(document.get("expires_on"))  # by this machine's clock
-    until = expires - time.time() + now() + challenge.clock if expires else None
-    return bearer_of(document.get("accessToken"), None, challenge, until)
-
-
-def az_complaint(errors: str) -> str:
-    """Return the line of az's error output that says what is wrong."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    marked = [line[len("ERROR:") :].strip() for line in lines if line.startswith("ERROR:")]
-    reasons = [line for line in marked if not line.startswith(AZ_BROKE)]
-    return clean((reasons or lines[-1:] or ["az failed and said nothing"])[0])
+    lifetime = expires and expires - time.time()
+    answer = {"access_token": document.get("accessToken"), "expires_in": lifetime}
+    return bearer_of(answer, UNREADABLE, challenge)
 
 
 def on_path(name: str) -> Iterator[str]:
@@ -802,8 +680,6 @@ def run(
     It is stopped, with everything that it started (on Windows, but for what outlives it), at the
     deadline and when the caller ends.
     """
-    import subprocess
-
     name, limit, said = os.path.basename(command[0]), deadline - now(), (b"", b"")
     try:
         process = subprocess.Popen(
@@ -818,24 +694,23 @@ def run(
         )
     except OSError as error:
         raise SignInError(f"{name} cannot be started: {error.strerror}") from error
+
+    def has_spoken(seconds: float) -> bool:
+        nonlocal said
+        has_ended = process.poll() is not None
+        try:
+            said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as silence:
+            said = silence.output or b"", silence.stderr or b""
+            return has_ended or sum(map(len, said)) > TALK_LIMIT  # what it left holds its pipes
+        return True
+
     processes[process] = threading.current_thread()
     try:
-        while True:
-            has_ended = process.poll() is not None
-            try:
-                said = process.communicate(timeout=min(0.1, max(deadline - now(), 0.0)))
-                break
-            except subprocess.TimeoutExpired as silence:
-                said = silence.output or b"", silence.stderr or b""
-            if has_ended:
-                stop(process)  # what it left behind holds its pipes
-                break
-            if now() >= deadline or sum(map(len, said)) > TALK_LIMIT:
-                raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
-    except BaseException:
-        stop(process)
-        raise
+        if not poll(has_spoken, deadline):
+            raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
     finally:
+        stop(process)
         del processes[process]
     output, errors = (text.decode("utf-8", "replace") for text in said)
     return process.returncode, output, errors
@@ -852,20 +727,15 @@ def command_line(command: list[str]) -> list[str] | str:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and what it started: az is a script in front of the real one."""
-    import subprocess
-
     if sys.platform == "win32":
         taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
         command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
             flags = subprocess.CREATE_NO_WINDOW
-            subprocess.run(command, timeout=5, creationflags=flags, **quiet)
+            subprocess.run(command, timeout=5, capture_output=True, creationflags=flags)
         with contextlib.suppress(OSError):
             process.kill()
     else:
-        import signal
-
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -897,21 +767,17 @@ METADATA_SERVICES: dict[str, tuple[tuple[str, ...], str, str, str]] = {
     "Azure ML": (("MSI_ENDPOINT", "MSI_SECRET"), "2017-09-01", "secret", "clientid"),
     "this machine": ((), "2018-02-01", "", "client_id"),
 }
-METADATA_REMEDIES = {"specify the clientId": "set AZURE_CLIENT_ID to the identity to use"}
 IMDS_VARIABLE, IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://169.254.169.254"
 METADATA_URL = r"http://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
 
 
 def managed_identity(challenge: Challenge, deadline: float) -> Token:
     """Return a bearer of the machine's managed identity."""
-    from urllib.parse import urlencode
-
     services = METADATA_SERVICES.items()
     place, service = next(row for row in services if all(map(setting, row[1][0])))
     variables, version, secret_header, client_parameter = service
     if not version:
-        reason = f"the identity of {place} is not supported"
-        raise SignInError(reason, f"sign in with az, or set {TOKEN_VARIABLE}")
+        raise SignInError(f"the identity of {place} is not supported")
     variable, secret_variable = variables or (IMDS_VARIABLE, "")
     url, secret, retried = setting(variable), setting(secret_variable), RETRIED
     if not variables:
@@ -927,8 +793,8 @@ def managed_identity(challenge: Challenge, deadline: float) -> Token:
         query[client_parameter] = client
     url += "?" + urlencode(query, errors="surrogateescape")
     response = http(url, headers, deadline, retried=retried)
-    name = f"the metadata service of {place}"
-    return application_bearer(granted(response, name, METADATA_REMEDIES, secret), challenge)
+    answer = granted(response, f"the metadata service of {place}", secret)
+    return bearer_of(answer, PASSWORD, challenge)
 
 
 # --- The table of providers ----------------------------------------------------------------------
@@ -936,7 +802,7 @@ def managed_identity(challenge: Challenge, deadline: float) -> Token:
 # In the order in which they are asked: what gets a token from the feed's challenge and a deadline;
 # whether it is configured for this process; whether it needs the challenge.
 PROVIDERS: dict[str, tuple[Callable[[Any, float], Token], Callable[[], object], bool]] = {
-    "token": (lambda *_: given_token(), given_source, False),
+    "token": (given_token, given_source, False),
     "workload_identity": (workload_identity, has_workload_identity, True),
     "azure_cli": (azure_cli, lambda: True, True),
     "managed_identity": (managed_identity, lambda: True, True),
@@ -954,102 +820,122 @@ def chosen_providers() -> list[str]:
         unasked = "managed_identity" if has_workload_identity() else ""
         return [provider for provider in PROVIDERS if provider != unasked]
     if name not in PROVIDERS:
-        reason = f"{source} names an unknown provider: {clean(name)}"
-        raise SignInError(reason, f"use one of: {', '.join(PROVIDERS)}")
+        raise SignInError(f"{source} names {clean(name)}, not one of {', '.join(PROVIDERS)}")
     _, is_configured, _ = PROVIDERS[name]
     if not is_configured():
-        raise SignInError(f"{source} names {name}, which is not configured", f"unset {source}")
+        raise SignInError(f"{source} names {name}, which is not configured")
     return [name]
 
 
 def configured_provider() -> tuple[str, str]:
     """Return the path of keyring's own configuration file, and the provider it names or ""."""
-    from configparser import Error, RawConfigParser
-
+    path, config = "", configparser.RawConfigParser()
     try:
-        from keyring.util.platform_ import config_root
-
         path = os.path.join(config_root(), "keyringrc.cfg")
-    except (ImportError, RuntimeError, KeyError):  # there is no keyring, or no home
-        return "", ""
-    config = RawConfigParser()
-    try:
         config.read(path if os.path.isabs(path) else (), encoding="utf-8")
-    except (Error, ValueError, OSError) as error:
-        raise SignInError(f"{path} cannot be read: {type(error).__name__}", "correct it") from error
+    except (configparser.Error, ValueError, OSError) as error:
+        raise SignInError(f"{path} cannot be read: {type(error).__name__}") from error
+    except (RuntimeError, KeyError):  # there is no home
+        pass
     return path, config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
 # --- The exchange for a session token ------------------------------------------------------------
 
+# https://github.com/microsoft/artifacts-credprovider
 SESSION_LIFE = 4 * 3600.0  # seconds to ask for; the service may grant less
-UTC = "%Y-%m-%dT%H:%M:%SZ"
-EXCHANGE_REMEDIES = {
-    "^Azure DevOps has revoked": "az logout, then {login}",
-    "TF401444": "sign in once at {web_page} with a browser, then try again; an application has to "
-    "be added to the organization by an administrator",
-    "^Azure DevOps answered 401": "check that this account is a member of {organization}",
-    "^Azure DevOps answered 403": "sign in at {web_page} with a browser, then try again",
-    "^Azure DevOps answered 3": "ask your administrator about conditional access policies",
-    "^Azure DevOps answered (429|5)": "try again later",
-}
 
 
 def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: float) -> Token:
-    """Exchange a bearer for a session token of the feed's organization and scope.
-
-    Source: https://github.com/microsoft/artifacts-credprovider
-    """
-    import json
-
+    """Exchange a bearer for a session token of the feed's organization and scope."""
     url = f"{challenge.authority}/_apis/Token/SessionTokens"
     url += "?tokenType=SelfDescribing&api-version=5.0-preview.1"
-    headers = {
-        "Authorization": f"Bearer {bearer.value}",
-        "Accept": "application/json",
-        "Content-Type": "application/json",
-        **NO_LOGIN_PAGE,
-    }
-    until = time.strftime(UTC, time.gmtime(challenge.clock + now() + SESSION_LIFE))
-    wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss", "validTo": until}
-    response = http(url, headers, deadline, body=json.dumps(wishes).encode())
+    headers = {**JSON, **NO_LOGIN_PAGE, "Authorization": f"Bearer {bearer.value}"}
+    until = time.gmtime(challenge.clock + now() + SESSION_LIFE)
+    wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss"}
+    wishes["validTo"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", until)
+    response = http(url, headers, deadline, json.dumps(wishes))
     if response.status == 400:  # Microsoft's own client does without it then, too
         del wishes["validTo"]
-        response = http(url, headers, deadline, body=json.dumps(wishes).encode())
+        response = http(url, headers, deadline, json.dumps(wishes))
     if response.status != 200:
         return unexchanged(feed, challenge, bearer, response)
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
     label = f"scope {clean(str(document.get('scope')), bearer.value, value)}"
-    times = unix_time(document.get("validTo")), read_claims(value).get("exp")
+    times = unix_time(document.get("validTo")), number(read_claims(value).get("exp"))
     return Token(value, PASSWORD, label, expiry(challenge, *times))
 
 
 def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Response) -> Token:
-    """Return a refused bearer if it cannot be read and so may be an application's.
-
-    Raises SignInError for any other, or if the refusal says that something else is wrong.
-    """
+    """Return a refused bearer if it may be an application's, which cannot be read; else raise."""
     reason = f"Azure DevOps {complaint(response, bearer.value)}"
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
     if "insufficient_claims" in said:
         reason = "Azure DevOps has revoked the sign-in"
     elif bearer.kind == UNREADABLE and response.status in (401, 403) and "TF401444" not in reason:
         return bearer._replace(kind=PASSWORD, label=f"the token itself, because {reason}")
-    claims = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
-    login = LOGIN.format(tenant=challenge.tenant)
-    login += f" --claims-challenge {claims[1]}" if claims else ""
-    known = {"web_page": feed.web_page, "organization": feed.organization, "login": login}
-    raise SignInError(reason, remedy_for(reason, EXCHANGE_REMEDIES, **known))
+    found = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
+    claims = f" --claims-challenge {found[1]}" if found else ""
+    raise SignInError(reason, feed=feed, tenant=challenge.tenant, claims=claims)
 
 
 def unix_time(value: object) -> float | None:
     """Return a time like 2026-01-01T01:00:00.123Z as Unix time; None if it is not one."""
-    from calendar import timegm
-
     with contextlib.suppress(ValueError):
-        return float(timegm(time.strptime(re.sub(r"\.\d+", "", str(value)), UTC)))
+        whole_seconds = re.sub(r"\.\d+", "", str(value))
+        return datetime.strptime(whole_seconds, "%Y-%m-%dT%H:%M:%S%z").timestamp()
     return None
+
+
+# --- Remedies ------------------------------------------------------------------------------------
+
+# Without --scope no second factor is asked for; without the last option, nothing may be stored.
+LOGIN = f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
+# What to do, by the beginning of a reason; the first that fits counts. Codes and words are those of
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes and of
+# https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+REMEDIES = {
+    "the proxy ": "set HTTPS_PROXY to http://host:port, or NO_PROXY to the hosts that need none",
+    r"\S+: certificate .*(expired|not yet valid)": "check this machine's clock, then the server's",
+    r"\S+: certificate .*mismatch": "find out who answers in place of this host, a proxy perhaps",
+    r"\S+: certificate ": f"set {' or '.join(CA_VARIABLES)} to the certificates to trust",
+    r"(?!http:)\S+: (no|the) ": "check the network and HTTPS_PROXY",
+    "this system has no certificates": "install ca-certificates, or set SSL_CERT_FILE",
+    ".* is not trusted: ": "find out who set it, and what stands between you and Azure",
+    r"\S+ has no Entra tenant": f"set {TOKEN_VARIABLE} to a personal access token, made at "
+    "{feed.web_page}/_usersSettings/tokens",
+    r"Entra .*AADSTS700016\b": "check AZURE_CLIENT_ID: the application must be in tenant {tenant}",
+    r"Entra .*AADSTS70021[123]?\b": "give the application a federated credential with {terms}",
+    r"Entra .*AADSTS700024\b": "get a new assertion: GitHub's lives 5 minutes",
+    r"Entra .*AADSTS7000215\b": "set AZURE_CLIENT_SECRET to a secret's value, not to its ID",
+    r"Entra .*AADSTS7000222\b": "make a new client secret",
+    r"Entra .*AADSTS7002(23|38)\b": "ask an administrator of tenant {tenant}: a policy forbids it",
+    r"Entra .*AADSTS500011\b": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
+    "GitHub answered ": "give the job the permission id-token: write",
+    "az is not on PATH": f"install the Azure CLI, or set {TOKEN_VARIABLE}",
+    "az .*AADSTS700024": "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to "
+    f"keep the sign-in, run `az account get-access-token --resource {RESOURCE}` right after it",
+    "az .*managed identity account": "sign in to az with an account of tenant {tenant}",
+    "az .*(AADSTS|az login|cache|subscription)": LOGIN,
+    "the identity of ": f"sign in with az, or set {TOKEN_VARIABLE}",
+    "the metadata service .*specify the clientId": "set AZURE_CLIENT_ID to the identity to use",
+    "Azure DevOps has revoked": f"az logout, then {LOGIN}{{claims}}",
+    "Azure DevOps .*TF401444": "sign in once at {feed.web_page} with a browser, then try again; an "
+    "application has to be added to the organization by an administrator",
+    "Azure DevOps answered 401": "check that this account is a member of {feed.organization}",
+    "Azure DevOps answered 403": "sign in at {feed.web_page} with a browser, then try again",
+    "(Azure DevOps )?answered 3": "ask your administrator about conditional access policies",
+    "answered 401": "let an administrator add this account to the organization",
+    "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
+    "a token that was made for reading cannot upload",
+    "(the feed |Azure DevOps )?answered (429|5)": "try again later",
+    "(the feed )?answered ": "check the organization and the feed in the URL",
+    "keyring does not start": "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg",
+    "keyring does not ask": "install this package beside keyring and unset PYTHON_KEYRING_BACKEND",
+    ".* does not list this backend; ": "put the other one's folder first on PATH",
+    ".* does not list this": 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"',
+}
 
 
 # --- The whole sign-in ---------------------------------------------------------------------------
@@ -1080,9 +966,7 @@ def take(report: Report, name: str, function: Callable[..., T], *arguments: obje
     except SignInError as failure:
         error = failure
     except Exception as defect:  # it would turn keyring off in pip, and crash other clients
-        from traceback import extract_tb
-
-        place = extract_tb(defect.__traceback__)[-1]  # and not its words, which may hold a secret
+        place = traceback.extract_tb(defect.__traceback__)[-1]  # its words may hold a secret
         where = f"{type(defect).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
         error = SignInError(f"please report this: {where}")
     report(Step(name, found, error, now() - started))
@@ -1122,7 +1006,6 @@ def sign_in(
 # --- The keyring class ---------------------------------------------------------------------------
 
 USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the password alone
-DEBUG_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_DEBUG"
 SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
 EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
 
@@ -1172,19 +1055,14 @@ class ArtifactsKeyringBackend(KeyringBackend):
         password = self._password(feed) if feed else None
         return SimpleCredential(username or USERNAME, password.value) if password else None
 
-    def set_password(self, service: str, username: str, password: str) -> None:
-        """Leave it to another backend. Raises ReadOnlyError."""
+    def set_password(self, service: str, username: str, password: str = "") -> None:
+        """Leave it to another backend, as in delete_password. Raises ReadOnlyError."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
-    def delete_password(self, service: str, username: str) -> None:
-        """Leave it to another backend. Raises ReadOnlyError."""
-        raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
+    delete_password = set_password
 
     def _password(self, feed: Feed) -> Token | None:
-        """Return the password for a feed, from memory or else by a sign-in; None if it has none.
-
-        A thread that waits for another one's sign-in takes its outcome, if that is remembered.
-        """
+        """Return the password for a feed, from memory or else by a sign-in; None if it has none."""
         deadline = now() + SIGN_IN_LIMIT
         password, until = memories.get(feed.credential_key, (None, 0.0))
         if now() < until:
@@ -1213,7 +1091,11 @@ class ArtifactsKeyringBackend(KeyringBackend):
             steps.append(step)
             tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
 
-        password = in_time(lambda: first_password(feed, deadline, report), deadline, is_over)
+        def first_password() -> Token | None:
+            names = take(report, "configuration", chosen_providers) or []
+            return next((password for _, password in sign_in(feed, names, deadline, report)), None)
+
+        password = in_time(first_password, deadline, is_over)
         if now() >= deadline and not password:
             steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)
@@ -1226,19 +1108,13 @@ class ArtifactsKeyringBackend(KeyringBackend):
         return memory[0]
 
 
-def first_password(feed: Feed, deadline: float, report: Report) -> Token | None:
-    """Return the password from the first provider that signs in, None if none does."""
-    names = take(report, "configuration", chosen_providers) or []
-    return next((password for _, password in sign_in(feed, names, deadline, report)), None)
-
-
 def tell(level: int, text: str) -> None:
     """Log a text; a handler that fails is no reason to fail."""
     with contextlib.suppress(Exception):
         log.log(level, "%s", f"artifacts-keyring-nofuss: {text}")
 
 
-if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+if os.environ.get("ARTIFACTS_KEYRING_NOFUSS_DEBUG", "0") not in ("", "0"):
     log.addHandler(logging.StreamHandler())  # to stderr alone: pip would show it on stdout
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -1249,27 +1125,19 @@ if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
 MODULE = os.path.splitext(os.path.basename(__file__))[0]
 EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
 COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
-COMMAND_REMEDY = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2", first on PATH'
-FEED_REMEDIES = {
-    "^answered 401": "let an administrator add this account to the organization",
-    "^answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
-    "a token that was made for reading cannot upload",
-    "^answered 404": FEED_URL_REMEDY,
-    "": "try again later",
-}
 
 
-def diagnose(feed: Feed, report: Report) -> None:
-    """Take keyring's steps and those around it; the last one asks the feed, if it gets that far."""
+def diagnose(feed: Feed, report: Report) -> bool:
+    """Take keyring's steps and those around it; tell whether the feed accepts the password."""
     deadline = now() + SIGN_IN_LIMIT
     take(report, "keyring", keyring_order)
-    take(report, "keyring command", keyring_command)
     take(report, "network", network, feed)
     chosen = take(report, "configuration", chosen_providers) or []
     passwords = dict(sign_in(feed, dict.fromkeys([*chosen, *PROVIDERS]), deadline, report))
-    used = next((name for name in chosen if name in passwords), None)
-    if used:
-        take(report, "the feed", ask_feed, feed, used, passwords[used], deadline)
+    used = next((name for name in chosen if name in passwords), "")
+    accepted = used and take(report, "the feed", ask_feed, feed, used, passwords[used], deadline)
+    take(report, "keyring command", keyring_command)
+    return bool(accepted)
 
 
 def keyring_order() -> str:
@@ -1279,43 +1147,33 @@ def keyring_order() -> str:
 
         import keyring
 
-        active = keyring.get_keyring()
-        kinds = [type(backend) for backend in getattr(active, "backends", [active])]
-        release = version("keyring")
+        release, active = version("keyring"), keyring.get_keyring()
     except Exception as error:
-        reason = f"keyring does not start: {type(error).__name__}: {clean(str(error))}"
-        remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
-        raise SignInError(reason, remedy) from error
-    # The class of this very run is in __main__; keyring imports its own.
-    names = [
-        f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__ != "__main__"
-    ]
-    ours = [name for name in names if f".{name}".endswith(f".{MODULE}.ArtifactsKeyringBackend")]
+        words = f"{type(error).__name__}: {clean(str(error))}"
+        raise SignInError(f"keyring does not start: {words}") from error
+    kinds = map(type, getattr(active, "backends", [active]))
+    names = [f"{kind.__module__}.{kind.__name__}" for kind in kinds]
+    names = [name for name in names if not name.startswith("__main__.")]  # not this very run's
+    ours = [name for name in names if name.endswith(f"{MODULE}.ArtifactsKeyringBackend")]
     if not ours:
-        reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
-        remedy = "install this package beside keyring and unset PYTHON_KEYRING_BACKEND"
-        raise SignInError(reason, remedy)
+        raise SignInError(f"keyring does not ask this backend but {', '.join(names) or 'none'}")
     before = ", ".join(names[: names.index(ours[0])])
     return f"keyring {release} asks this backend " + (f"after {before}" if before else "first")
 
 
 def keyring_command() -> str:
     """Tell whether the keyring command on PATH, which uv and pip may run, has this backend."""
-    from pathlib import Path
-
-    first, *others = [*on_path("keyring")] or [""]
-    if not first:
+    commands = [*on_path("keyring")]
+    if not commands:
         return "none on PATH; uv, and pip by subprocess, need one"
-    root = Path(os.path.realpath(first)).parent.parent
+    root = Path(os.path.realpath(commands[0])).parent.parent
     beside = [*root.glob("[Ll]ib/site-packages/keyring-[0-9]*-info")]
     beside += root.glob("lib/python3*/*-packages/keyring-[0-9]*-info")
-    name = f"{first} ({beside[0].name.rpartition('.')[0] if beside else 'of unknown version'})"
-    if lists_this(first):
+    name = f"{commands[0]} ({beside[0].stem if beside else 'of unknown version'})"
+    usable = next(filter(lists_this, commands), None)
+    if usable == commands[0]:
         return f"{name} lists this backend"
-    better = next(filter(lists_this, others), None)
-    folders = [os.path.dirname(path) for path in (better or "", first)]
-    remedy = "on PATH, put {} before {}".format(*folders) if better else COMMAND_REMEDY
-    raise SignInError(f"{name} does not list this backend", remedy)
+    raise SignInError(f"{name} does not list this backend" + (f"; {usable} does" if usable else ""))
 
 
 def lists_this(command: str) -> bool:
@@ -1335,31 +1193,23 @@ def network(feed: Feed) -> str:
 
 def ask_feed(feed: Feed, name: str, password: Token, deadline: float) -> str:
     """Ask the feed's index with the password of a provider."""
-    from base64 import b64encode
-
-    basic = b64encode(f"{USERNAME}:{password.value}".encode()).decode()
+    basic = base64.b64encode(f"{USERNAME}:{password.value}".encode()).decode()
     index = re.sub("/upload/$", "/simple/", feed.url, flags=re.I)  # which answers a GET
     response = http(index, {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}, deadline)
     if response.status != 200:
-        reason = complaint(response, password.value, basic)
-        raise SignInError(reason, remedy_for(reason, FEED_REMEDIES))
+        raise SignInError(complaint(response, password.value, basic))
     untried = "; whether it may upload was not tried" if feed.scope == WRITE else ""
     return f"accepts the password of {name}, which keyring uses{untried}"
 
 
 def main() -> int:
     """Tell step by step whether keyring's clients can use a feed, and what to do if not."""
-    import io
-    import json
-    import platform
-    from argparse import ArgumentParser
-
-    parser = ArgumentParser(prog=f"python -m {MODULE}", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=main.__doc__)
     parser.add_argument("url", help="the feed's URL, as your client has it")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for a report")
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a log in ASCII
     feed = parse_feed(options.url) or parser.error(f"not a feed's URL, which is like {EXAMPLE_URL}")
     steps: list[Step] = []
@@ -1369,16 +1219,15 @@ def main() -> int:
         if not options.json:
             print(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}", flush=True)
 
-    diagnose(feed, report)
-    is_public = any(s.name == "discovery" and not (s.found or s.error) for s in steps)
-    accepted = is_public or (steps[-1].name == "the feed" and not steps[-1].error)
+    accepted = diagnose(feed, report)
+    accepted = accepted or any(s.name == "discovery" and not (s.found or s.error) for s in steps)
     # Where one provider works, it does not matter why another one does not.
-    matter = [s for s in steps if not accepted or s.name in ("keyring", "keyring command")]
-    matter.sort(key=lambda s: {"the feed": 0, "keyring command": 2}.get(s.name, 1))
+    matter = [s for s in steps if not accepted or s.name.startswith("keyring")]
+    matter.sort(key=lambda step: step.name != "the feed")
     remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
-        versions = {"artifacts-keyring-nofuss": __version__, "python": platform.python_version()}
+        versions = {"artifacts-keyring-nofuss": __version__, "python": sys.version.split()[0]}
         rows = [
             {"name": s.name, "ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps
         ]

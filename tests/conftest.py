@@ -24,7 +24,7 @@ settings.register_profile("default", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-DIALS = {"RETRY_PAUSE": 0.01}  # of every process under test
+DIALS = {"RETRY_PAUSES": (0.01, 0.02)}  # of every process under test
 PRELUDE = """
 import json, keyring, artifacts_keyring_nofuss as module
 def ask(service, username=None):

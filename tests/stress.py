@@ -16,6 +16,7 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import Random
@@ -53,7 +54,6 @@ DIALS = {
     "HTTP_LIMIT": 0.3,
     "ATTEMPT_LIMIT": 0.1,
     "AZ_LIMIT": 0.3,
-    "RETRY_PAUSE": 0.005,
 }
 PATIENT_DIALS: dict[str, Any] = {name: 100 * seconds for name, seconds in DIALS.items()}
 URLS = [
@@ -228,14 +228,14 @@ class World:
 
     def attributes(self) -> dict[str, Any]:
         """Return what to set in the module: the dials, the clocks, and who counts the sign-ins."""
-        real_now, real_first_password = module.now, module.first_password
+        real_now, real_sign_in = module.now, module.sign_in
 
-        def first_password(feed: module.Feed, *arguments: Any) -> module.Token | None:
+        def sign_in(feed: module.Feed, *arguments: Any) -> Iterator[tuple[str, module.Token]]:
             self.add(self.sign_ins, feed.url)
             with self.lock:
                 self.running += 1
             try:
-                return real_first_password(feed, *arguments)
+                yield from real_sign_in(feed, *arguments)
             finally:
                 with self.lock:
                     self.running -= 1
@@ -243,7 +243,8 @@ class World:
         local_time = {"time": lambda: time.time() + self.passed + self.wrong_by}
         return {
             **DIALS,
-            "first_password": first_password,
+            "RETRY_PAUSES": (0.005, 0.01),
+            "sign_in": sign_in,
             "time": SimpleNamespace(**{**vars(time), **local_time}),
             "now": lambda: real_now() + self.passed,
         }

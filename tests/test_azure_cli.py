@@ -77,7 +77,7 @@ show(bool(ask({INDEX_URL!r})))
 def test_az_is_run_in_a_session_of_its_own(azure: Azure, ask: Ask) -> None:
     """It has no terminal that it could ask a person by."""
     azure.az("sys.exit(f'leader {os.getppid() == os.getsid(0)}')")
-    assert "  azure_cli: leader True\n" in ask(INDEX_URL).stderr
+    assert "  azure_cli: az failed: leader True\n" in ask(INDEX_URL).stderr
 
 
 @pytest.mark.skipif(os.name != "nt", reason="only Windows has console windows")
@@ -108,7 +108,7 @@ def test_a_relative_folder_of_az_is_the_callers(
     azure.az("sys.exit('folder ' + os.environ['AZURE_CONFIG_DIR'])")
     script = f"import os; os.chdir({str(tmp_path)!r}); show(ask({INDEX_URL!r}))"
     stderr = python(script, AZURE_CONFIG_DIR="a.zure").stderr
-    assert f"  azure_cli: folder {tmp_path / 'a.zure'}\n" in stderr
+    assert f"  azure_cli: az failed: folder {tmp_path / 'a.zure'}\n" in stderr
 
 
 def test_az_is_not_run_from_a_relative_folder(azure: Azure, python: Python, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ SIGN_IN_AGAIN = (
         pytest.param("Traceback:\n  x\nPermissionError: no\n", "PermissionError: no", "", id="raw"),
         pytest.param("\x1b[31mERROR\x1b[0m", "[31mERROR [0m", "", id="control characters"),
         pytest.param("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked", "", id="a token"),
-        pytest.param("", "az failed and said nothing", "", id="nothing"),
+        pytest.param("", "it said nothing", "", id="nothing"),
     ],
 )
 def test_a_failure_is_told_in_azs_words_with_the_remedy_that_helps(
@@ -221,20 +221,20 @@ def test_a_failure_is_told_in_azs_words_with_the_remedy_that_helps(
 ) -> None:
     azure.az_fails(errors)
     _, told, *rest = ask_here(INDEX_URL).warnings.splitlines()
-    assert told == f"  azure_cli: {reason}"
+    assert told == f"  azure_cli: az failed: {reason}"
     assert rest[: bool(remedy)] == [f"    {remedy}"][: bool(remedy)]
     assert rest[bool(remedy)].startswith("  managed_identity: ")
 
 
 def test_undecodable_words_are_still_told(azure: Azure, ask_here: AskHere) -> None:
     azure.az_says(stderr=b"ERROR: caf\xe9 closed", status=1)
-    assert "  azure_cli: caf\ufffd closed\n" in ask_here(INDEX_URL).warnings
+    assert "  azure_cli: az failed: caf\ufffd closed\n" in ask_here(INDEX_URL).warnings
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("", "az failed and said nothing"),
+        ("", "az failed: it said nothing"),
         ("nonsense", "the answer is not a JSON object"),
         ("[]", "the answer is not a JSON object"),
         ('"token"', "the answer is not a JSON object"),

@@ -271,7 +271,7 @@ def test_one_warning_tells_why_nothing_worked_and_what_to_do(
     azure.az_not_signed_in()
     assert ask_here(URL_WITH_PASSWORD).warnings == (
         f"artifacts-keyring-nofuss: no credentials for {INDEX_URL}\n"
-        "  azure_cli: Please run 'az login' to setup account.\n"
+        "  azure_cli: az failed: Please run 'az login' to setup account.\n"
         f"    {LOGIN}\n"
         "  managed_identity: the metadata service of this machine answered 400: "
         "Identity not found"
@@ -360,8 +360,8 @@ def test_no_secret_is_in_any_record(
 
 def test_the_name_of_an_account_stays_in_its_line() -> None:
     challenge = module.Challenge(TENANT, "", 0.0)
-    bearer = jwt({"upn": "dev\r\n\x1b[31mazure_cli: forged"})
-    label = module.bearer_of(bearer, None, challenge).label
+    answer = {"access_token": jwt({"upn": "dev\r\n\x1b[31mazure_cli: forged"})}
+    label = module.bearer_of(answer, module.UNREADABLE, challenge).label
     assert label == "signed in as dev [31mazure_cli: forged"
 
 

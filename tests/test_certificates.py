@@ -141,9 +141,8 @@ def test_unusable_certificates_are_told(azure: Azure, fetch: Fetch, content: byt
     path = azure.folder / "bundle.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(module.SignInError, match="REQUESTS_CA_BUNDLE cannot be used: ") as caught:
+    with pytest.raises(module.SignInError, match="REQUESTS_CA_BUNDLE cannot be used: "):
         fetch(INDEX_URL, SSL_CERT_FILE="", REQUESTS_CA_BUNDLE=str(path))
-    assert caught.value.remedy == "correct REQUESTS_CA_BUNDLE"
 
 
 # --- What is not trusted
@@ -262,7 +261,7 @@ def test_another_proxy_is_refused_and_not_shown(
     with pytest.raises(module.SignInError) as caught:
         fetch(INDEX_URL, **{"HTTPS_PROXY": "", variable: proxy})
     assert str(caught.value) == "the proxy is not an http URL"
-    assert caught.value.remedy == module.PROXY_REMEDY
+    assert caught.value.remedy.startswith("set HTTPS_PROXY to ")
     assert azure.connects == []
 
 

@@ -74,13 +74,17 @@ def diagnose(
 def beginning(azure: Azure) -> str:
     return f"""\
 + keyring: keyring {version("keyring")} asks this backend first
-+ keyring command: {azure.bin / KEYRING} (of unknown version) lists this backend
 + network: proxy {azure.proxy.url.partition("//")[2]}, certificates SSL_CERT_FILE={azure.ca_file}
 + configuration: token, workload_identity, azure_cli, managed_identity
 + token: not configured
 + workload_identity: not configured
 + discovery: tenant {TENANT}, authority https://{AUTHORITY}/contoso
 """
+
+
+def end(azure: Azure, advice: str) -> str:
+    command = azure.bin / KEYRING
+    return f"+ keyring command: {command} (of unknown version) lists this backend\n{advice}\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -94,7 +98,7 @@ def test_a_good_run_tells_every_step(azure: Azure, options: list[str]) -> None:
         "- managed_identity: the metadata service of this machine answered 400: "
         "Identity not found\n"
         "+ the feed: accepts the password of azure_cli, which keyring uses\n"
-        "Nothing to do.\n"
+        f"{end(azure, 'Nothing to do.')}"
     )
     assert (azure.requests[-1].host, azure.requests[-1].status) == (FEED, 200)
 
@@ -105,11 +109,11 @@ def test_a_bad_run_tells_what_to_do(azure: Azure, options: list[str]) -> None:
     run = diagnose(azure, INDEX_URL, *options)
     assert (run.status, run.stderr) == (1, "")
     assert run.told == beginning(azure) + (
-        "- azure_cli: Please run 'az login' to setup account.\n"
+        "- azure_cli: az failed: Please run 'az login' to setup account.\n"
         f"    {LOGIN}\n"
         "- managed_identity: the metadata service of this machine answered 400: "
         "Identity not found\n"
-        f"To do: {LOGIN}\n"
+        f"{end(azure, f'To do: {LOGIN}')}"
     )
 
 
@@ -152,7 +156,9 @@ def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
     azure.identity = azure.application_token()
     run = diagnose(azure, INDEX_URL)
     assert run.status == 0
-    assert "- azure_cli: Please run 'az login' to setup account.\n    az login" in run.told
+    assert (
+        "- azure_cli: az failed: Please run 'az login' to setup account.\n    az login" in run.told
+    )
     assert run.told.endswith("\nNothing to do.\n")
 
 
@@ -178,7 +184,7 @@ def test_a_public_feed_is_accepted_without_credential(azure: Azure) -> None:
     azure.public_feeds = {"private"}
     run = diagnose(azure, INDEX_URL)
     assert run.status == 0
-    assert run.told.endswith("+ discovery: nothing is needed\nNothing to do.\n")
+    assert run.told.endswith(f"+ discovery: nothing is needed\n{end(azure, 'Nothing to do.')}")
 
 
 # --- How it ends
@@ -292,7 +298,7 @@ def test_a_terminal_in_ascii_is_no_obstacle(azure: Azure) -> None:
     azure.az_fails("ERROR: gesch\u00fctzt")
     run = diagnose(azure, INDEX_URL, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert run.stderr == ""
-    assert "azure_cli: gesch\\xfctzt" in run.told
+    assert "azure_cli: az failed: gesch\\xfctzt" in run.told
 
 
 # --- The steps around the sign-in
@@ -352,8 +358,9 @@ def test_the_wrong_keyring_command_is_told_with_its_version_and_the_right_one(
     (azure.folder / place).mkdir(parents=True)
     with pytest.raises(module.SignInError) as told:
         module.keyring_command()
-    assert str(told.value) == f"{wrong / KEYRING} (keyring-25.7.0) does not list this backend"
-    assert told.value.remedy == f"on PATH, put {right} before {wrong}"
+    name = f"{wrong / KEYRING} (keyring-25.7.0)"
+    assert str(told.value) == f"{name} does not list this backend; {right / KEYRING} does"
+    assert told.value.remedy == "put the other one's folder first on PATH"
 
 
 def test_the_wrong_keyring_command_alone_is_told_with_what_to_install(
@@ -431,7 +438,7 @@ def test_certificates_that_do_not_exist_are_told(here: Azure, variable: str) -> 
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [
-        (302, "try again later"),
+        (302, "ask your administrator about conditional access policies"),
         (401, "let an administrator add this account to the organization"),
         (403, "ask the feed's owner for a role: Reader to install, Contributor to upload"),
         (404, "check the organization and the feed in the URL"),
@@ -445,7 +452,7 @@ def test_a_feed_that_refuses_the_password_is_told_with_what_to_do(
         handler.answer(status, {"message": handler.headers["Authorization"] + " a-pat"})
 
     here.faults[FEED] = [echo] * 3
-    monkeypatch.setattr(module, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(module, "RETRY_PAUSES", (0.01, 0.02))
     password = module.Token("a-pat", module.PASSWORD, "")
     with pytest.raises(module.SignInError) as told:
         module.ask_feed(contoso(), "token", password, module.now() + 10)

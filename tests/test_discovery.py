@@ -211,7 +211,7 @@ def test_an_organization_without_entra_tenant_is_told_so(
     assert outcome.value is None
     assert "contoso has no Entra tenant" in outcome.warnings
     page = "https://dev.azure.com/contoso/_usersSettings/tokens"
-    remedy = f"put a personal access token of {page} into ARTIFACTS_KEYRING_NOFUSS_TOKEN"
+    remedy = f"set ARTIFACTS_KEYRING_NOFUSS_TOKEN to a personal access token, made at {page}"
     assert remedy in outcome.warnings
     assert azure.az_runs == []
 

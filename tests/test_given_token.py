@@ -188,7 +188,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (Path.mkdir, "cannot be read: "),
     "empty": (Path.touch, "holds no usable token"),
     "blank": (lambda path: path.write_bytes(b" \r\n"), "holds no usable token"),
-    "long": (lambda path: path.write_bytes(TOO_LONG), "is too long for a token"),
+    "long": (lambda path: path.write_bytes(TOO_LONG), "cannot be read: it is too long for a token"),
     "two lines": (lambda path: path.write_bytes(b"s3cret\ns3cret"), "holds no usable token"),
     "UTF-16": (lambda path: path.write_bytes("s3cret".encode("utf-16")), "holds no usable token"),
     "not ASCII": (lambda path: path.write_bytes(b"s3cret\xff"), "holds no usable token"),
@@ -232,7 +232,10 @@ as_user = pytest.mark.skipif(os.name == "nt" or as_root, reason="the owner or ro
     [
         pytest.param(lambda folder: folder / "s3cret", "cannot be read: No such file", id="none"),
         pytest.param(
-            lambda _: Path("/dev/zero"), "is too long for a token", id="endless", marks=on_posix
+            lambda _: Path("/dev/zero"),
+            "cannot be read: it is too long for a token",
+            id="endless",
+            marks=on_posix,
         ),
         pytest.param(
             unreadable, "cannot be read: Permission denied", id="unreadable", marks=as_user
@@ -254,7 +257,7 @@ def test_an_expired_token_is_told_and_the_next_provider_is_tried(
 ) -> None:
     token = issue(azure, exp=int(time.time()) - 1)
     told = {SECRET: str(path_of(azure, SECRET))}.get(source, source)
-    reason = f"the token in {told} has expired\n    get a new one"
+    reason = f"the token in {told} has expired"
     assert_next(azure, ask_here, reason, token, **give(azure, source, token))
 
 
@@ -287,5 +290,5 @@ def test_an_organization_without_a_tenant_takes_a_personal_access_token(
     page = "https://dev.azure.com/contoso/_usersSettings/tokens"
     asked = ask_here(INDEX_URL)
     assert asked.value is None
-    assert f"    put a personal access token of {page} into {TOKEN}" in asked.warnings
+    assert f"    set {TOKEN} to a personal access token, made at {page}" in asked.warnings
     assert ask_here(INDEX_URL, **{TOKEN: PAT}).value == ["VssSessionToken", PAT]

@@ -170,7 +170,7 @@ def test_the_pauses_grow_and_are_not_the_same_for_everybody(
     azure: Azure, fetch: Fetch, pauses: list[float]
 ) -> None:
     azure.faults[FEED] = [status(503)] * 4
-    assert fetch(INDEX_URL, dials={"RETRY_PAUSE": 0.1}).status == 503
+    assert fetch(INDEX_URL, dials={"RETRY_PAUSES": (0.1, 0.2)}).status == 503
     first, second = pauses
     assert 0.075 <= first <= 0.125
     assert 0.15 <= second <= 0.25
@@ -234,7 +234,7 @@ def test_an_address_that_swallows_packets_is_not_the_last_one_tried(
     dead = socket.getaddrinfo("127.0.0.1", black_hole.rpartition(":")[2], 0, socket.SOCK_STREAM)
     living = socket.getaddrinfo("127.0.0.1", azure.proxy.server_port, 0, socket.SOCK_STREAM)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: dead + living)
-    assert fetch(INDEX_URL, dials={"ATTEMPT_LIMIT": 0.2, "ATTEMPTS": 1}).status == 401
+    assert fetch(INDEX_URL, dials={"ATTEMPT_LIMIT": 0.2, "RETRY_PAUSES": ()}).status == 401
 
 
 # --- What takes time
@@ -260,7 +260,7 @@ def test_a_proxy_may_take_long_to_connect(azure: Azure, fetch: Fetch) -> None:
     with full_queue(proxy.socket):
         serve = threading.Timer(0.3, proxy.serve_forever, [0.01])
         serve.start()
-        response = fetch(INDEX_URL, dials={"ATTEMPTS": 1}, HTTPS_PROXY=proxy.url)
+        response = fetch(INDEX_URL, dials={"RETRY_PAUSES": ()}, HTTPS_PROXY=proxy.url)
     assert response.status == 401
     assert module.METADATA_CONNECT_LIMIT < 1
     proxy.shutdown()

@@ -247,7 +247,5 @@ def test_a_token_of_another_tenant_is_told(azure: Azure, ask_here: AskHere) -> N
     azure.identity = azure.application_token(tid=OTHER)
     asked = ask_here(INDEX_URL)
     assert asked.value is None
-    assert asked.warnings.splitlines()[-2:] == [
-        f"  managed_identity: the token is of tenant {OTHER}, the feed of tenant {TENANT}",
-        "    sign in with an account of the feed's tenant",
-    ]
+    told = f"  managed_identity: the token is of tenant {OTHER}, the feed of tenant {TENANT}"
+    assert asked.warnings.splitlines()[-1] == told

@@ -123,7 +123,7 @@ def test_az_may_say_a_lot_before_the_words_that_count(azure: Azure, ask: Ask) ->
     azure.az_says(stderr="WARNING: beware\n" * 65536 + "no token today\n", status=1)
     outcome = ask(INDEX_URL)
     assert outcome.value is None
-    assert "  azure_cli: no token today\n" in outcome.stderr
+    assert "  azure_cli: az failed: no token today\n" in outcome.stderr
 
 
 def test_az_may_say_a_lot_beside_the_token(azure: Azure, ask: Ask) -> None:
@@ -156,7 +156,7 @@ def test_the_status_of_az_may_be_lost(azure: Azure, python: Python, signed_in: b
     azure.az_signed_in() if signed_in else azure.az_not_signed_in()
     outcome = python("import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + ASK)
     assert bool(outcome.value) == signed_in
-    assert ("azure_cli: Please run 'az login'" in outcome.stderr) != signed_in
+    assert ("azure_cli: az failed: Please run 'az login'" in outcome.stderr) != signed_in
 
 
 @pytest.mark.skipif(os.name != "nt", reason="only Windows needs a program for it")

@@ -406,20 +406,20 @@ def refused(code: int, words: str = "No.") -> Flow:
         pytest.param(
             changed(Azure.client_secret, AZURE_CLIENT_SECRET="s3cret"),
             7000215,
-            "set AZURE_CLIENT_SECRET to the value of a client secret, not to its ID",
+            "set AZURE_CLIENT_SECRET to a secret's value, not to its ID",
             id="wrong secret",
         ),
         pytest.param(expired_secret, 7000222, "make a new client secret", id="expired secret"),
         pytest.param(
             refused(700223),
             700223,
-            f"ask an administrator of tenant {TENANT}: a policy forbids this",
+            f"ask an administrator of tenant {TENANT}: a policy forbids it",
             id="policy",
         ),
         pytest.param(
             refused(700238),
             700238,
-            f"ask an administrator of tenant {TENANT}: a policy forbids this",
+            f"ask an administrator of tenant {TENANT}: a policy forbids it",
             id="another policy",
         ),
         pytest.param(
@@ -505,7 +505,9 @@ def test_an_answer_of_another_shape_is_a_clear_failure(
         pytest.param(Path.mkdir, "cannot be read: ", id="a folder"),
         pytest.param(Path.touch, "holds no usable token", id="empty"),
         pytest.param(lambda p: p.write_text("s3cret s3cret"), "holds no usable token", id="words"),
-        pytest.param(lambda p: p.write_bytes(b"s3cret" * 11_000), "is too long", id="long"),
+        pytest.param(
+            lambda p: p.write_bytes(b"s3cret" * 11_000), "cannot be read: it is too long", id="long"
+        ),
     ],
 )
 def test_a_bad_file_is_told(
