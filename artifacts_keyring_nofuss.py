@@ -82,15 +82,15 @@ READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session 
 SUBDOMAINS = r"(?:[a-z0-9-]{1,63}\.)*"
 PUBLIC = r"(?:dev\.azure|visualstudio)\.com"
 AUTHORITY = rf"{SUBDOMAINS}vssps\.{PUBLIC}|vsspsext\.{PUBLIC}"
-# For each domain of feeds: the hosts of its token service, to which a bearer may be sent; the web
-# page of an organization; whether the host names the organization, as otherwise the path does.
+# For each domain of feeds: the hosts of its token service, to which a bearer may be sent; whether
+# the host names the organization, as otherwise the path does.
 # https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url and
 # https://github.com/microsoft/artifacts-credprovider; the last two are Microsoft's test fabrics.
 CLOUDS = {
-    "pkgs.dev.azure.com": (AUTHORITY, "https://dev.azure.com/{}", False),
-    "pkgs.visualstudio.com": (AUTHORITY, "https://{}.visualstudio.com", True),
-    "pkgs.codedev.ms": (rf"{SUBDOMAINS}vssps\.codedev\.ms", "https://codedev.ms/{}", False),
-    "pkgs.vsts.me": (rf"{SUBDOMAINS}vssps\.vsts\.me", "https://{}.vsts.me", True),
+    "pkgs.dev.azure.com": (AUTHORITY, False),
+    "pkgs.visualstudio.com": (AUTHORITY, True),
+    "pkgs.codedev.ms": (rf"{SUBDOMAINS}vssps\.codedev\.ms", False),
+    "pkgs.vsts.me": (rf"{SUBDOMAINS}vssps\.vsts\.me", True),
 }
 ORGANIZATION = r"[a-z0-9][a-z0-9._-]*"
 # Stricter than RFC 3986: a URL in which two parsers might see two hosts does not match. Without a
@@ -113,7 +113,6 @@ class Feed(NamedTuple):
     host: str
     authority: str  # as in CLOUDS
     organization: str
-    web_page: str  # the organization's own, where a person can sign in
     scope: str
 
     @property
@@ -130,7 +129,7 @@ def parse_feed(service: str | None) -> Feed | None:
     if not match or not service.isprintable() or "\\" in service:
         return None
     host, path = match["host"].lower(), match["path"] or "/"
-    authority, web_page, in_host = CLOUDS[match["domain"].lower()]
+    authority, in_host = CLOUDS[match["domain"].lower()]
     organization = match["label"] if in_host and match["label"] else path.split("/")[1]
     ambiguous = re.search(AMBIGUOUS_PATH, path, ANY_CASE)
     if ambiguous or not re.fullmatch(ORGANIZATION, organization, ANY_CASE):
@@ -140,7 +139,7 @@ def parse_feed(service: str | None) -> Feed | None:
     if "." not in path.rpartition("/")[2]:  # not a file, but a folder
         path = path.rstrip("/") + "/"
     url = f"https://{host}" + quote(path, "/%:@!$&'()*+,;=~")
-    return Feed(url, host, authority, organization, web_page.format(organization), scope)
+    return Feed(url, host, authority, organization, scope)
 
 
 # --- Time ----------------------------------------------------------------------------------------
@@ -158,17 +157,14 @@ def now() -> float:
 def poll(wait: Callable[[float], object], deadline: float) -> bool:
     """Repeat a wait of some seconds until it returns something true; False if the time is up."""
     # The waits are short, because on Windows no interrupt gets through a long one.
-    while not wait(min(0.1, max(deadline - now(), 0.0))):
-        if now() >= deadline:
-            return False
-    return True
+    while not (is_over := wait(min(0.1, max(deadline - now(), 0.0)))) and now() < deadline:
+        pass
+    return bool(is_over)
 
 
 def in_time(work: Callable[[], T], deadline: float, is_over: threading.Event) -> T | None:
-    """Return what the work returns, None if it is late; the programs it runs are stopped then.
-
-    The work is in a thread, which is left behind: nothing else bounds the look-up of a name.
-    """
+    """Return what the work returns, None if it is late; the programs it runs are stopped then."""
+    # Late work is left behind in its thread, because nothing else bounds the look-up of a name.
     outcome: list[T] = []
     worker = threading.Thread(target=lambda: outcome.append(work()), daemon=True)
 
@@ -291,13 +287,11 @@ def explain(error: Exception, host: str) -> SignInError:
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
     """Return the JSON object in an answer."""
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise SignInError("the answer is not a JSON object")
-    return document
+        if isinstance(document, dict):
+            return document
+    raise SignInError("the answer is not a JSON object")
 
 
 def complaint(response: Response, *secrets: str) -> str:
@@ -360,8 +354,9 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
             load_system_certificates(context)
     except OSError as error:
         name = variable or "the system's certificate file"
-        reason = f"{name} cannot be used: {clean(error.strerror or str(error))}"
-        raise SignInError(reason) from error
+        raise SignInError(
+            f"{name} cannot be used: {clean(error.strerror or str(error))}"
+        ) from error
     return context
 
 
@@ -478,10 +473,9 @@ class Token(NamedTuple):
 def bearer_of(
     answer: Mapping[str, object], kind: str, challenge: Challenge, source: str = ANSWER
 ) -> Token:
-    """Return the access token in an answer, as a token of the kind that its provider knows.
+    """Return the access token in an answer, of the kind that its provider or else its claims tell.
 
-    If that is UNREADABLE, the token's claims decide. Raises SignInError if they tell that it has
-    expired, or is of another tenant than the challenge.
+    Raises SignInError if they tell that it has expired, or is of another tenant.
     """
     value = parse_token(answer.get("access_token"), source)
     claims = read_claims(value)
@@ -509,11 +503,10 @@ def parse_token(value: object, source: str = ANSWER) -> str:
 
 def read_claims(token: str) -> dict[str, Any]:
     """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
-    try:
+    with contextlib.suppress(ValueError, SignInError):
         _, payload, _ = token.split(".")
         return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, SignInError):
-        return {}
+    return {}
 
 
 def expiry(challenge: Challenge, *times: float | None) -> float | None:
@@ -631,6 +624,7 @@ AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
 TALK_LIMIT = 16 * 1024 * 1024  # bytes that a program may say
 SYSTEM_ROOT = os.environ.get("SYSTEMROOT", "C:\\Windows")
 SAFE_FOLDER = SYSTEM_ROOT if sys.platform == "win32" else "/"  # where only administrators can write
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CLOUD_NAME": "AzureCloud",  # another would hide the accounts of this one
     "AZURE_CORE_COLLECT_TELEMETRY": "no",  # which takes a sixth of each run
@@ -640,6 +634,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
 }
 # Relative ones mean what they mean to the caller, for az runs elsewhere.
 AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
 
 
 def azure_cli(challenge: Challenge, deadline: float) -> Token:
@@ -653,9 +648,9 @@ def azure_cli(challenge: Challenge, deadline: float) -> Token:
     status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), {**AZ_SETTINGS, **paths})
     if status or not output:
         # If az itself breaks, its last ERROR line tells why.
-        said = re.findall(r"^\s*ERROR:(.*\S)", errors, re.M) or errors.split("\n")
-        said = [clean(line) for line in said if clean(line)] or ["it said nothing"]
-        raise SignInError(f"az failed: {said[-1]}", tenant=challenge.tenant)
+        lines = re.findall(r"^\s*ERROR:(.*\S)", errors, re.M) or errors.strip().split("\n")
+        reason = clean(lines[-1]) or "it said nothing"
+        raise SignInError(f"az failed: {reason}", tenant=challenge.tenant)
     document = parse_object(output)
     expires = number(document.get("expires_on"))  # by this machine's clock
     lifetime = expires and expires - time.time()
@@ -672,13 +667,10 @@ def on_path(name: str) -> Iterator[str]:
                 yield path
 
 
-def run(
-    command: list[str], deadline: float, settings: Mapping[str, str] | None = None
-) -> tuple[int, str, str]:
-    """Run a program and return its exit status, its output and its errors.
+def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tuple[int, str, str]:
+    """Run a program in an environment with the settings; return its status, output and errors.
 
-    It is stopped, with everything that it started (on Windows, but for what outlives it), at the
-    deadline and when the caller ends.
+    At the deadline and when the caller ends, it is stopped with all that it started.
     """
     name, limit, said = os.path.basename(command[0]), deadline - now(), (b"", b"")
     try:
@@ -687,10 +679,10 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(settings or {})},
+            env={**os.environ, **settings},
             cwd=SAFE_FOLDER,  # python -m azure.cli imports what lies in the working directory
             start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=NO_WINDOW,
         )
     except OSError as error:
         raise SignInError(f"{name} cannot be started: {error.strerror}") from error
@@ -712,7 +704,7 @@ def run(
     finally:
         stop(process)
         del processes[process]
-    output, errors = (text.decode("utf-8", "replace") for text in said)
+    output, errors = (text[-ANSWER_LIMIT:].decode("utf-8", "replace") for text in said)
     return process.returncode, output, errors
 
 
@@ -727,22 +719,16 @@ def command_line(command: list[str]) -> list[str] | str:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and what it started: az is a script in front of the real one."""
-    if sys.platform == "win32":
-        taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
-        command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            flags = subprocess.CREATE_NO_WINDOW
-            subprocess.run(command, timeout=5, capture_output=True, creationflags=flags)
-        with contextlib.suppress(OSError):
-            process.kill()
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if sys.platform == "win32":
+            taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
+            command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
+            subprocess.run(command, timeout=5, capture_output=True, creationflags=NO_WINDOW)
+        else:
             os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        process.kill()
         process.wait(1.0)
-
-
-processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
 
 
 @atexit.register
@@ -821,8 +807,7 @@ def chosen_providers() -> list[str]:
         return [provider for provider in PROVIDERS if provider != unasked]
     if name not in PROVIDERS:
         raise SignInError(f"{source} names {clean(name)}, not one of {', '.join(PROVIDERS)}")
-    _, is_configured, _ = PROVIDERS[name]
-    if not is_configured():
+    if not PROVIDERS[name][1]():
         raise SignInError(f"{source} names {name}, which is not configured")
     return [name]
 
@@ -904,7 +889,7 @@ REMEDIES = {
     "this system has no certificates": "install ca-certificates, or set SSL_CERT_FILE",
     ".* is not trusted: ": "find out who set it, and what stands between you and Azure",
     r"\S+ has no Entra tenant": f"set {TOKEN_VARIABLE} to a personal access token, made at "
-    "{feed.web_page}/_usersSettings/tokens",
+    "https://dev.azure.com/{feed.organization}/_usersSettings/tokens",
     r"Entra .*AADSTS700016\b": "check AZURE_CLIENT_ID: the application must be in tenant {tenant}",
     r"Entra .*AADSTS70021[123]?\b": "give the application a federated credential with {terms}",
     r"Entra .*AADSTS700024\b": "get a new assertion: GitHub's lives 5 minutes",
@@ -921,10 +906,10 @@ REMEDIES = {
     "the identity of ": f"sign in with az, or set {TOKEN_VARIABLE}",
     "the metadata service .*specify the clientId": "set AZURE_CLIENT_ID to the identity to use",
     "Azure DevOps has revoked": f"az logout, then {LOGIN}{{claims}}",
-    "Azure DevOps .*TF401444": "sign in once at {feed.web_page} with a browser, then try again; an "
-    "application has to be added to the organization by an administrator",
+    "Azure DevOps .*TF401444": "sign in once at https://dev.azure.com/{feed.organization}, then "
+    "try again; an application has to be added to the organization by an administrator",
     "Azure DevOps answered 401": "check that this account is a member of {feed.organization}",
-    "Azure DevOps answered 403": "sign in at {feed.web_page} with a browser, then try again",
+    "Azure DevOps answered 403": "sign in at https://dev.azure.com/{feed.organization} first",
     "(Azure DevOps )?answered 3": "ask your administrator about conditional access policies",
     "answered 401": "let an administrator add this account to the organization",
     "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
@@ -940,6 +925,8 @@ REMEDIES = {
 
 # --- The whole sign-in ---------------------------------------------------------------------------
 
+Report = Callable[["Step"], None]
+
 
 class Step(NamedTuple):
     """A step of a sign-in: what it found, or why it failed."""
@@ -953,9 +940,6 @@ class Step(NamedTuple):
         remedy = f"\n    {self.error.remedy}" if self.error and self.error.remedy else ""
         found = ", ".join(self.found) if isinstance(self.found, list) else self.found
         return f"{self.name}: {self.error or found or 'nothing is needed'}{remedy}"
-
-
-Report = Callable[[Step], None]
 
 
 def take(report: Report, name: str, function: Callable[..., T], *arguments: object) -> T | None:
@@ -976,10 +960,7 @@ def take(report: Report, name: str, function: Callable[..., T], *arguments: obje
 def sign_in(
     feed: Feed, names: Iterable[str], deadline: float, report: Report
 ) -> Iterator[tuple[str, Token]]:
-    """Yield each provider that signs in, with the password for the feed; report each step.
-
-    A public feed needs no password, so no provider that depends on its challenge is asked.
-    """
+    """Yield each provider that signs in, with the password for the feed; report each step."""
 
     @functools.cache  # the step is taken when a token first needs it
     def challenge() -> Challenge | None:
@@ -991,7 +972,7 @@ def sign_in(
             report(Step(name, "not configured"))
             continue
         if needs_challenge and not challenge():
-            return
+            return  # it failed, or the feed is public and needs no password
         asked = challenge() if needs_challenge else None
         bearer = take(report, name, provider, asked, deadline)
         if bearer and bearer.kind == PASSWORD:
@@ -1075,10 +1056,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
             password, until = memories.get(feed.credential_key, (None, 0.0))
             return password if now() < until else self._renew(feed, password, deadline)
         finally:
-            try:  # noqa: SIM105  # there is less time for an interrupt in it than in suppress()
+            with contextlib.suppress(RuntimeError):  # an interrupt came before it was acquired
                 lock.release()
-            except RuntimeError:  # an interrupt came before it was acquired
-                pass
 
     def _renew(self, feed: Feed, old: Token | None, deadline: float) -> Token | None:
         """Sign in, log the steps, and remember an outcome that holds for the whole organization."""
@@ -1179,7 +1158,9 @@ def keyring_command() -> str:
 def lists_this(command: str) -> bool:
     """Tell whether a keyring command lists this backend; one that fails does not."""
     with contextlib.suppress(SignInError):
-        return f"{MODULE}.Artifacts" in run([command, "--list-backends"], now() + COMMAND_LIMIT)[1]
+        return (
+            f"{MODULE}.Artifacts" in run([command, "--list-backends"], now() + COMMAND_LIMIT, {})[1]
+        )
     return False
 
 
@@ -1228,9 +1209,7 @@ def main() -> int:
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
         versions = {"artifacts-keyring-nofuss": __version__, "python": sys.version.split()[0]}
-        rows = [
-            {"name": s.name, "ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps
-        ]
+        rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]
         verdict = {"accepted": accepted, "advice": advice}
         print(json.dumps({"versions": versions, "steps": rows, **verdict}), flush=True)
     else:
@@ -1240,12 +1219,9 @@ def main() -> int:
 
 if __name__ == "__main__":
     try:
-        status = main()
+        sys.exit(main())
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
+        sys.exit("interrupted")
     except OSError as error:  # stdout is closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still flushes at its end
-        print(f"stdout: {error.strerror}", file=sys.stderr)
-        status = 1
-    sys.exit(status)
+        sys.exit(f"stdout: {error.strerror}")

@@ -124,7 +124,7 @@ def test_json_has_what_a_report_needs(azure: Azure) -> None:
         "artifacts-keyring-nofuss": module.__version__,
         "python": platform.python_version(),
     }
-    assert document["steps"][0]["name"] == "keyring"
+    assert document["steps"][0]["text"].startswith("keyring: ")
     assert 0 < max(step["seconds"] for step in document["steps"]) < 60
 
 
@@ -265,7 +265,7 @@ def test_an_interrupt_ends_it_in_a_line(azure: Azure) -> None:
         read_until_discovery(process)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=10)[1] == "interrupted\n"
-    assert process.returncode == 130
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def refused(azure: Azure, ask_here: AskHere, status: int, message: str = "no") -
         (302, 1, "ask your administrator about conditional access policies"),
         (307, 1, "ask your administrator about conditional access policies"),
         (401, 1, "check that this account is a member of contoso"),
-        (403, 1, "sign in at https://dev.azure.com/contoso with a browser, then try again"),
+        (403, 1, "sign in at https://dev.azure.com/contoso first"),
         (404, 1, ""),
         (429, 3, "try again later"),
         (500, 3, "try again later"),
@@ -194,7 +194,7 @@ def test_an_account_that_is_new_to_the_organization_is_told_where_to_go(
     told = refused(azure, ask_here, 401, start + "TF401444: Please sign-in once as a\\b\\c.")
     remedy = told.splitlines()[2]
     assert "TF401444" in told
-    assert "sign in once at https://dev.azure.com/contoso with a browser" in remedy
+    assert "sign in once at https://dev.azure.com/contoso, " in remedy
     assert "administrator" in remedy or not encrypted  # it may be an application's
 
 

@@ -161,22 +161,6 @@ def test_only_the_upload_endpoint_may_write(path: str, scope: str) -> None:
     assert feed.scope == scope
 
 
-@pytest.mark.parametrize(
-    ("service", "page"),
-    [
-        ("pkgs.dev.azure.com/Contoso", "https://dev.azure.com/contoso"),
-        ("contoso.pkgs.visualstudio.com", "https://contoso.visualstudio.com"),
-        ("pkgs.visualstudio.com/contoso", "https://contoso.visualstudio.com"),
-        ("pkgs.codedev.ms/contoso", "https://codedev.ms/contoso"),
-        ("contoso.pkgs.vsts.me", "https://contoso.vsts.me"),
-    ],
-)
-def test_an_organization_has_a_page_where_people_sign_in(service: str, page: str) -> None:
-    feed = parse_feed(service)
-    assert feed
-    assert feed.web_page == page
-
-
 def test_each_organization_scope_and_host_has_a_credential_of_its_own() -> None:
     services = [
         NEW,
