@@ -18,7 +18,6 @@ import base64
 import configparser
 import contextlib
 import functools
-import importlib
 import json
 import logging
 import os
@@ -39,6 +38,7 @@ from datetime import datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, IncompleteRead
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -373,8 +373,7 @@ def load_system_certificates(context: ssl.SSLContext) -> None:
     elif not context.cert_store_stats()["x509"]:
         for name in ("certifi", "pip._vendor.certifi"):
             with contextlib.suppress(ImportError):
-                certifi = importlib.import_module(name)
-                return context.load_verify_locations(cafile=certifi.where())
+                return context.load_verify_locations(cafile=import_module(name).where())
         raise SignInError("this system has no certificates to trust")
 
 
@@ -406,12 +405,12 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
     if feed.scope == READ and (response.status == 200 or is_stored_file):
         return None
     tenant = challenged_tenant(response.headers)
-    if not tenant and response.status != 401:
-        reason = f"the feed {complaint(response)}, without a challenge to sign in"
-        raise SignInError(reason, feed_only=response.status not in RETRIED)
-    if not tenant:
+    if not tenant and response.status == 401:
         reason = f"{feed.organization} has no Entra tenant (its members use Microsoft accounts)"
         raise SignInError(reason, feed=feed)
+    if not tenant:
+        reason = f"the feed {complaint(response)}, without a challenge to sign in"
+        raise SignInError(reason, feed_only=response.status not in RETRIED)
     endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
     if not endpoint:
         raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
@@ -473,10 +472,7 @@ class Token(NamedTuple):
 def bearer_of(
     answer: Mapping[str, object], kind: str, challenge: Challenge, source: str = ANSWER
 ) -> Token:
-    """Return the access token in an answer, of the kind that its provider or else its claims tell.
-
-    Raises SignInError if they tell that it has expired, or is of another tenant.
-    """
+    """Return the token in an answer, as its claims describe it; they decide an UNREADABLE kind."""
     value = parse_token(answer.get("access_token"), source)
     claims = read_claims(value)
     if kind == UNREADABLE and re.fullmatch(ENTRA_ISSUER, str(claims.get("iss")), ANY_CASE):
@@ -496,7 +492,7 @@ def bearer_of(
 
 def parse_token(value: object, source: str = ANSWER) -> str:
     """Return the value if it is a token that fits into a header."""
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,65535}", value):  # more was cut
         raise SignInError(f"{source} holds no usable token")
     return value
 
@@ -551,12 +547,9 @@ def read_token(source: str, path: str) -> str:
     """Return the token in a file, whose path comes from the source."""
     try:
         with open(path, "rb") as file:
-            content = file.read(ANSWER_LIMIT + 1)
+            return file.read(ANSWER_LIMIT).decode("utf-8-sig", "replace").strip()
     except OSError as error:
         raise SignInError(f"{source} cannot be read: {error.strerror}") from None
-    if len(content) > ANSWER_LIMIT:
-        raise SignInError(f"{source} cannot be read: it is too long for a token")
-    return content.decode("utf-8-sig", "replace").strip()
 
 
 # --- Provider: workload identity -----------------------------------------------------------------
@@ -582,11 +575,8 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
     """Return a bearer of the application AZURE_CLIENT_ID, for the feed's tenant."""
     host = setting("AZURE_AUTHORITY_HOST") or "login.microsoftonline.com"
     host = trusted("AZURE_AUTHORITY_HOST", rf"(?:https://)?({LOGIN_HOST})(?::443)?/?", host)[1]
-    form = {
-        "grant_type": "client_credentials",
-        "client_id": setting("AZURE_CLIENT_ID"),
-        "scope": f"{RESOURCE}/.default",
-    }
+    form = {"grant_type": "client_credentials", "scope": f"{RESOURCE}/.default"}
+    form["client_id"] = setting("AZURE_CLIENT_ID")
     proof = setting("AZURE_CLIENT_SECRET")
     if proof:
         form["client_secret"] = proof
@@ -594,8 +584,7 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
         proof = form["client_assertion"] = client_assertion(deadline)
         form["client_assertion_type"] = JWT_BEARER
     url = f"https://{host}/{challenge.tenant}/oauth2/v2.0/token"
-    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-    response = http(url, headers, deadline, urlencode(form, errors="surrogateescape"))
+    response = http(url, {}, deadline, urlencode(form, errors="surrogateescape"))
     claims = read_claims(proof)  # of an assertion; nothing of them is secret
     terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
     answer = granted(response, "Entra", proof, tenant=challenge.tenant, terms=terms)
@@ -668,10 +657,7 @@ def on_path(name: str) -> Iterator[str]:
 
 
 def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tuple[int, str, str]:
-    """Run a program in an environment with the settings; return its status, output and errors.
-
-    At the deadline and when the caller ends, it is stopped with all that it started.
-    """
+    """Run a program, with settings in its environment; return its status, output and errors."""
     name, limit, said = os.path.basename(command[0]), deadline - now(), (b"", b"")
     try:
         process = subprocess.Popen(
@@ -759,9 +745,8 @@ METADATA_URL = r"http://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$
 
 def managed_identity(challenge: Challenge, deadline: float) -> Token:
     """Return a bearer of the machine's managed identity."""
-    services = METADATA_SERVICES.items()
-    place, service = next(row for row in services if all(map(setting, row[1][0])))
-    variables, version, secret_header, client_parameter = service
+    place = next(name for name, row in METADATA_SERVICES.items() if all(map(setting, row[0])))
+    variables, version, secret_header, client_parameter = METADATA_SERVICES[place]
     if not version:
         raise SignInError(f"the identity of {place} is not supported")
     variable, secret_variable = variables or (IMDS_VARIABLE, "")
@@ -836,9 +821,8 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
     url = f"{challenge.authority}/_apis/Token/SessionTokens"
     url += "?tokenType=SelfDescribing&api-version=5.0-preview.1"
     headers = {**JSON, **NO_LOGIN_PAGE, "Authorization": f"Bearer {bearer.value}"}
-    until = time.gmtime(challenge.clock + now() + SESSION_LIFE)
-    wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss"}
-    wishes["validTo"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", until)
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(challenge.clock + now() + SESSION_LIFE))
+    wishes = {"scope": feed.scope, "displayName": "artifacts-keyring-nofuss", "validTo": end}
     response = http(url, headers, deadline, json.dumps(wishes))
     if response.status == 400:  # Microsoft's own client does without it then, too
         del wishes["validTo"]
@@ -848,7 +832,10 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
     label = f"scope {clean(str(document.get('scope')), bearer.value, value)}"
-    times = unix_time(document.get("validTo")), number(read_claims(value).get("exp"))
+    times = [number(read_claims(value).get("exp"))]
+    with contextlib.suppress(ValueError):  # a time like 2026-01-01T01:00:00.123Z
+        end = str(document.get("validTo"))[:19]
+        times.append(datetime.fromisoformat(f"{end}+00:00").timestamp())
     return Token(value, PASSWORD, label, expiry(challenge, *times))
 
 
@@ -863,14 +850,6 @@ def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Respo
     found = re.search(r'\bclaims="([A-Za-z0-9+/]+=*)"', said)
     claims = f" --claims-challenge {found[1]}" if found else ""
     raise SignInError(reason, feed=feed, tenant=challenge.tenant, claims=claims)
-
-
-def unix_time(value: object) -> float | None:
-    """Return a time like 2026-01-01T01:00:00.123Z as Unix time; None if it is not one."""
-    with contextlib.suppress(ValueError):
-        whole_seconds = re.sub(r"\.\d+", "", str(value))
-        return datetime.strptime(whole_seconds, "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    return None
 
 
 # --- Remedies ------------------------------------------------------------------------------------
@@ -958,15 +937,12 @@ def take(report: Report, name: str, function: Callable[..., T], *arguments: obje
 
 
 def sign_in(
-    feed: Feed, names: Iterable[str], deadline: float, report: Report
+    feed: Feed, deadline: float, report: Report, names: Iterable[str] | None = None
 ) -> Iterator[tuple[str, Token]]:
     """Yield each provider that signs in, with the password for the feed; report each step."""
-
-    @functools.cache  # the step is taken when a token first needs it
-    def challenge() -> Challenge | None:
-        return take(report, "discovery", discover, feed, deadline)
-
-    for name in names:
+    # This step is taken when a token first needs it.
+    challenge = functools.cache(lambda: take(report, "discovery", discover, feed, deadline))
+    for name in names or take(report, "configuration", chosen_providers) or []:
         provider, is_configured, needs_challenge = PROVIDERS[name]
         if not is_configured():
             report(Step(name, "not configured"))
@@ -1070,11 +1046,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
             steps.append(step)
             tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
 
-        def first_password() -> Token | None:
-            names = take(report, "configuration", chosen_providers) or []
-            return next((password for _, password in sign_in(feed, names, deadline, report)), None)
-
-        password = in_time(first_password, deadline, is_over)
+        passwords = (password for _, password in sign_in(feed, deadline, report))
+        password = in_time(lambda: next(passwords, None), deadline, is_over)
         if now() >= deadline and not password:
             steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)
@@ -1112,7 +1085,7 @@ def diagnose(feed: Feed, report: Report) -> bool:
     take(report, "keyring", keyring_order)
     take(report, "network", network, feed)
     chosen = take(report, "configuration", chosen_providers) or []
-    passwords = dict(sign_in(feed, dict.fromkeys([*chosen, *PROVIDERS]), deadline, report))
+    passwords = dict(sign_in(feed, deadline, report, dict.fromkeys([*chosen, *PROVIDERS])))
     used = next((name for name in chosen if name in passwords), "")
     accepted = used and take(report, "the feed", ask_feed, feed, used, passwords[used], deadline)
     take(report, "keyring command", keyring_command)
@@ -1158,9 +1131,8 @@ def keyring_command() -> str:
 def lists_this(command: str) -> bool:
     """Tell whether a keyring command lists this backend; one that fails does not."""
     with contextlib.suppress(SignInError):
-        return (
-            f"{MODULE}.Artifacts" in run([command, "--list-backends"], now() + COMMAND_LIMIT, {})[1]
-        )
+        _, backends, _ = run([command, "--list-backends"], now() + COMMAND_LIMIT, {})
+        return f"{MODULE}.Artifacts" in backends
     return False
 
 
@@ -1208,10 +1180,9 @@ def main() -> int:
     remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     if options.json:
-        versions = {"artifacts-keyring-nofuss": __version__, "python": sys.version.split()[0]}
+        head = {"version": __version__, "python": sys.version, "advice": advice}
         rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]
-        verdict = {"accepted": accepted, "advice": advice}
-        print(json.dumps({"versions": versions, "steps": rows, **verdict}), flush=True)
+        print(json.dumps({**head, "accepted": accepted, "steps": rows}), flush=True)
     else:
         print(advice, flush=True)
     return 0 if accepted else 1

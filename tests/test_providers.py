@@ -256,7 +256,7 @@ def test_no_exception_holds_a_secret_even_in_its_context(
         feed = module.parse_feed(INDEX_URL)
         assert feed
         deadline = module.now() + 20
-        assert [*module.sign_in(feed, module.PROVIDERS, deadline, report)] == []
+        assert [*module.sign_in(feed, deadline, report, module.PROVIDERS)] == []
     text = "".join(told)
     assert "SignInError" in text
     secrets = ["eyJ", CLIENT_SECRET, REQUEST_TOKEN, SECRET_HEADER]

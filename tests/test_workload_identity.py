@@ -506,7 +506,7 @@ def test_an_answer_of_another_shape_is_a_clear_failure(
         pytest.param(Path.touch, "holds no usable token", id="empty"),
         pytest.param(lambda p: p.write_text("s3cret s3cret"), "holds no usable token", id="words"),
         pytest.param(
-            lambda p: p.write_bytes(b"s3cret" * 11_000), "cannot be read: it is too long", id="long"
+            lambda p: p.write_bytes(b"s3cret" * 11_000), "holds no usable token", id="long"
         ),
     ],
 )
