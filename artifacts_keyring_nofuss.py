@@ -80,8 +80,7 @@ class SignInError(Exception):
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"  # the scopes of a session token
 SUBDOMAINS = r"(?:[a-z0-9-]{1,63}\.)*"
-PUBLIC = r"(?:dev\.azure|visualstudio)\.com"
-AUTHORITY = rf"{SUBDOMAINS}vssps\.{PUBLIC}|vsspsext\.{PUBLIC}"
+AUTHORITY = rf"(?:{SUBDOMAINS}vssps|vsspsext)\.(?:dev\.azure|visualstudio)\.com"
 # For each domain of feeds: the hosts of its token service, to which a bearer may be sent; whether
 # the host names the organization, as otherwise the path does.
 # https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url and
@@ -212,11 +211,7 @@ class Response(NamedTuple):
 def http(
     url: str, headers: Headers, deadline: float, body: str = "", retried: Collection[int] = RETRIED
 ) -> Response:
-    """Send a GET, or a POST of the body, and return the answer, whatever its status.
-
-    A transient fault gets three attempts. Redirects are not followed. An http URL means a
-    metadata service, which no proxy may see.
-    """
+    """Send a GET, or a POST of the body, up to three times; return the answer of any status."""
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
     deadline = min(deadline, now() + HTTP_LIMIT)
     pauses = iter(RETRY_PAUSES)
@@ -243,7 +238,7 @@ def send(request: urllib.request.Request, limit: float) -> Response:
         if https:
             director.add_handler(urllib.request.ProxyHandler(proxy_setting(host)))
             director.add_handler(urllib.request.HTTPSHandler(0, context=tls_context(*ca_setting())))
-        else:
+        else:  # a metadata service, which no proxy may see
             director.add_handler(urllib.request.HTTPHandler(0))
             with contextlib.closing(HTTPConnection(host, timeout=METADATA_CONNECT_LIMIT)) as probe:
                 probe.connect()  # is anybody there?
@@ -411,9 +406,7 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
     if not tenant:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
         raise SignInError(reason, feed_only=response.status not in RETRIED)
-    endpoint = response.headers.get("X-VSS-AuthorizationEndpoint")
-    if not endpoint:
-        raise SignInError("the feed names no token service (X-VSS-AuthorizationEndpoint)")
+    endpoint = response.headers.get("X-VSS-AuthorizationEndpoint", "none")
     pattern = rf"(https://(?:{feed.authority}))(?::443)?(/{ORGANIZATION})?/?"
     origin, path = trusted("the feed's X-VSS-AuthorizationEndpoint", pattern, endpoint).groups("")
     return Challenge(tenant, origin.lower() + path, unix_date(response.headers) - now())
@@ -638,8 +631,7 @@ def azure_cli(challenge: Challenge, deadline: float) -> Token:
     if status or not output:
         # If az itself breaks, its last ERROR line tells why.
         lines = re.findall(r"^\s*ERROR:(.*\S)", errors, re.M) or errors.strip().split("\n")
-        reason = clean(lines[-1]) or "it said nothing"
-        raise SignInError(f"az failed: {reason}", tenant=challenge.tenant)
+        raise SignInError(f"az failed: {clean(lines[-1]) or 'silently'}", tenant=challenge.tenant)
     document = parse_object(output)
     expires = number(document.get("expires_on"))  # by this machine's clock
     lifetime = expires and expires - time.time()
@@ -787,9 +779,8 @@ def chosen_providers() -> list[str]:
     if not name:
         source, name = configured_provider()
     if not name:
-        # A pod must not silently become its node.
-        unasked = "managed_identity" if has_workload_identity() else ""
-        return [provider for provider in PROVIDERS if provider != unasked]
+        is_pod = has_workload_identity()  # which must not silently become its node
+        return [name for name in PROVIDERS if name != "managed_identity" or not is_pod]
     if name not in PROVIDERS:
         raise SignInError(f"{source} names {clean(name)}, not one of {', '.join(PROVIDERS)}")
     if not PROVIDERS[name][1]():
@@ -965,7 +956,6 @@ def sign_in(
 USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the password alone
 SHORT_MEMORY = 60.0  # of a failure, and of a token of unknown expiry
 EXPIRY_MARGIN = 300.0  # how long before it expires a token is renewed
-
 # By the feed's credential_key: the password or None, and until when (of now()) that counts.
 memories: dict[object, tuple[Token | None, float]] = {}
 locks: dict[object, threading.RLock] = {}  # likewise; only the thread that has one releases it
@@ -1095,11 +1085,8 @@ def diagnose(feed: Feed, report: Report) -> bool:
 def keyring_order() -> str:
     """Tell when keyring asks this backend."""
     try:
-        from importlib.metadata import version
-
-        import keyring
-
-        release, active = version("keyring"), keyring.get_keyring()
+        active = import_module("keyring").get_keyring()
+        release = import_module("importlib.metadata").version("keyring")
     except Exception as error:
         words = f"{type(error).__name__}: {clean(str(error))}"
         raise SignInError(f"keyring does not start: {words}") from error

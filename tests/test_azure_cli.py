@@ -213,7 +213,7 @@ SIGN_IN_AGAIN = (
         pytest.param("Traceback:\n  x\nPermissionError: no\n", "PermissionError: no", "", id="raw"),
         pytest.param("\x1b[31mERROR\x1b[0m", "[31mERROR [0m", "", id="control characters"),
         pytest.param("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked", "", id="a token"),
-        pytest.param("", "it said nothing", "", id="nothing"),
+        pytest.param("", "silently", "", id="nothing"),
     ],
 )
 def test_a_failure_is_told_in_azs_words_with_the_remedy_that_helps(
@@ -234,7 +234,7 @@ def test_undecodable_words_are_still_told(azure: Azure, ask_here: AskHere) -> No
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("", "az failed: it said nothing"),
+        ("", "az failed: silently"),
         ("nonsense", "the answer is not a JSON object"),
         ("[]", "the answer is not a JSON object"),
         ('"token"', "the answer is not a JSON object"),
