@@ -88,7 +88,7 @@ from ctypes import windll
 window, encoding = windll.kernel32.GetConsoleWindow(), windll.kernel32.GetConsoleCP()
 sys.exit(f"console {encoding > 0}, window {window}")
 """)
-    assert "  azure_cli: console True, window 0\n" in ask(INDEX_URL).stderr
+    assert "  azure_cli: az failed: console True, window 0\n" in ask(INDEX_URL).stderr
 
 
 @pytest.mark.parametrize("ending", [".cmd", ".bat"] if os.name == "nt" else [""])
