@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,18 @@ SIGN_IN_AGAIN = (
         pytest.param("Traceback:\n  x\nPermissionError: no\n", "PermissionError: no", "", id="raw"),
         pytest.param("\x1b[31mERROR\x1b[0m", "[31mERROR [0m", "", id="control characters"),
         pytest.param("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked", "", id="a token"),
+        pytest.param(
+            "ERROR: a-C8Q~s3cr.et_with.dots~1234567890-a-b leaked",
+            "[removed] leaked",
+            "",
+            id="a client secret",
+        ),
+        pytest.param(
+            "ERROR: Permission denied: /x/msal_token_cache.json",
+            "Permission denied: /x/msal_token_cache.json",
+            "",
+            id="a cache that cannot be read",
+        ),
         pytest.param("", "silently", "", id="nothing"),
     ],
 )
@@ -229,6 +242,13 @@ def test_a_failure_is_told_in_azs_words_with_the_remedy_that_helps(
 def test_undecodable_words_are_still_told(azure: Azure, ask_here: AskHere) -> None:
     azure.az_says(stderr=b"ERROR: caf\xe9 closed", status=1)
     assert "  azure_cli: az failed: caf\ufffd closed\n" in ask_here(INDEX_URL).warnings
+
+
+def test_empty_lines_are_soon_read(azure: Azure, ask_here: AskHere) -> None:
+    azure.az_says(stderr="\n" * 60_000 + "ERROR: late", status=1)
+    started = time.monotonic()
+    assert "  azure_cli: az failed: late\n" in ask_here(INDEX_URL).warnings
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 def certificates(azure: Azure, kind: str) -> str:
-    """Return the file with Azure's authority, or a folder as OpenSSL wants it."""
+    """Return the file with Azure's authority, or a folder as OpenSSL wants it, or several."""
     if kind == "file":
         return str(azure.ca_file)
     pem = azure.ca_file.read_bytes()
@@ -37,7 +37,8 @@ def certificates(azure: Azure, kind: str) -> str:
     folder = azure.folder / "certificates"
     folder.mkdir()
     (folder / f"{subject:08x}.0").write_bytes(pem)
-    return str(folder)
+    folders = [azure.folder / "missing", folder] if kind == "folders" else [folder]
+    return os.pathsep.join(map(str, folders))
 
 
 def strangers(azure: Azure) -> str:
@@ -52,6 +53,7 @@ def strangers(azure: Azure) -> str:
     [
         ("SSL_CERT_FILE", "file"),
         ("SSL_CERT_DIR", "folder"),
+        ("SSL_CERT_DIR", "folders"),
         ("REQUESTS_CA_BUNDLE", "file"),
         ("REQUESTS_CA_BUNDLE", "folder"),
         ("CURL_CA_BUNDLE", "file"),

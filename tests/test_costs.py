@@ -149,4 +149,4 @@ print(*sys.modules)
         ).stdout.split()
         for arguments in ([], ["without"])
     )
-    assert {*with_it} == {*without_it}
+    assert {*with_it} - {*without_it} <= {b"signal"}  # on Windows

@@ -183,6 +183,14 @@ def test_a_public_feed_is_accepted_without_credential(azure: Azure) -> None:
     assert run.told.endswith(f"+ discovery: nothing is needed\n{end(azure, 'Nothing to do.')}")
 
 
+def test_a_token_that_a_public_feed_refuses_is_told(azure: Azure) -> None:
+    azure.faults[FEED] = [refusal(200), refusal(401)]
+    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_TOKEN="expired")
+    assert run.status == 1
+    assert "- the feed: answered 401" in run.told
+    assert "\nTo do: let an administrator add this account to the organization, or" in run.told
+
+
 # --- How it ends
 
 

@@ -217,7 +217,7 @@ def test_an_organization_without_entra_tenant_is_told_so(
 
 
 def test_a_missing_authority_is_told() -> None:
-    with pytest.raises(module.SignInError, match="AuthorizationEndpoint is not trusted: none"):
+    with pytest.raises(module.SignInError, match="Endpoint is not trusted: it is missing"):
         discover({"X-VSS-AuthorizationEndpoint": []})
 
 

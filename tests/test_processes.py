@@ -342,6 +342,22 @@ def test_a_sign_in_needs_no_thread(azure: Azure, python: Python) -> None:
     assert outcome.stderr == ""
 
 
+def test_a_sign_in_works_in_an_isolated_interpreter(azure: Azure, python: Python) -> None:
+    """It has neither daemon threads nor fork()."""
+    pytest.importorskip("_interpreters", reason="is new in Python 3.13")
+    azure.identity = azure.application_token()
+    script = f"""
+import _interpreters as interpreters
+isolated = interpreters.create("isolated")
+assert not interpreters.exec(isolated, '''
+import artifacts_keyring_nofuss as module
+password = module.ArtifactsKeyringBackend().get_password({INDEX_URL!r}, None)
+print('"' + password + '"', flush=True)
+''')
+"""
+    assert python(script).value == azure.identity
+
+
 @needs_no_thread
 def test_az_has_its_limit_without_threads_too(azure: Azure, python: Python) -> None:
     azure.az(f"time.sleep({HOUR})")
