@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-try:  # it has imported nearly all of the above by itself, so they cost its other users nothing
+try:  # keyring 25.2 and newer has imported all of the above by itself, so it costs no time here
     from keyring.backend import KeyringBackend
     from keyring.credentials import SimpleCredential
     from keyring.errors import PasswordDeleteError, PasswordSetError
@@ -59,6 +59,7 @@ __version__ = "2.0.0"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Report = Callable[["Step"], None]
 
 
 class SignInError(Exception):
@@ -397,8 +398,7 @@ def discover(feed: Feed, deadline: float) -> Challenge | None:
         return None
     tenant = challenged_tenant(response.headers)
     if not tenant and response.status == 401:
-        reason = f"organization {feed.organization} has no Entra tenant, but Microsoft accounts"
-        raise SignInError(reason, feed=feed)
+        raise SignInError(f"organization {feed.organization} has no Entra tenant", feed=feed)
     if not tenant:
         reason = f"the feed {complaint(response)}, without a challenge to sign in"
         raise SignInError(reason, feed_only=response.status not in RETRIED)
@@ -481,7 +481,7 @@ def bearer_of(
 
 def parse_token(value: object, source: str = ANSWER) -> str:
     """Return the value if it is a token that fits into a header."""
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,65535}", value):  # more was cut
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,32768}", value):  # not a cut one
         raise SignInError(f"{source} holds no usable token")
     return value
 
@@ -588,8 +588,9 @@ def client_assertion(deadline: float) -> str:
     url, bearer = map(setting, GITHUB_VARIABLES)
     trusted(GITHUB_VARIABLES[0], GITHUB_URL, url)
     audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
-    query = urlencode({"audience": audience}, errors="surrogateescape")
-    url += ("&" if "?" in url else "?") + query
+    url += ("&" if "?" in url else "?") + urlencode(
+        {"audience": audience}, errors="surrogateescape"
+    )
     headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
     answer = granted(http(url, headers, deadline), "GitHub", bearer)
     return parse_token(answer.get("value"))
@@ -610,8 +611,8 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
-# Relative ones mean what they mean to the caller, for az runs elsewhere.
-AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # relative to the caller
+AZ_REASON = r"^[ \t]*ERROR:(?! The command failed with an unexpected error)(.*\S)"
 processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
 
 
@@ -625,9 +626,8 @@ def azure_cli(challenge: Challenge, deadline: float) -> Token:
     command = [az, *words.split(), "--output", "json"]
     status, output, errors = run(command, min(deadline, now() + AZ_LIMIT), {**AZ_SETTINGS, **paths})
     if status or not output:
-        # If az itself breaks, its last ERROR line tells why.
-        lines = re.findall(r"^[ \t]*ERROR:(.*\S)", errors, re.M) or errors.strip().split("\n")
-        raise SignInError(f"az failed: {clean(lines[-1]) or 'silently'}", tenant=challenge.tenant)
+        lines = re.findall(AZ_REASON, errors, re.M) or errors.strip().split("\n")[-1:]
+        raise SignInError(f"az failed: {clean(lines[0]) or 'silently'}", tenant=challenge.tenant)
     document = parse_object(output)
     expires = number(document.get("expires_on"))  # by this machine's clock
     lifetime = expires and expires - time.time()
@@ -646,8 +646,7 @@ def on_path(name: str) -> Iterator[str]:
 
 def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tuple[int, str, str]:
     """Run a program, with settings in its environment; return its status, output and errors."""
-    name, limit = os.path.basename(command[0]), deadline - now()
-    said, is_complete = (b"", b""), False
+    name, said, is_complete = os.path.basename(command[0]), (b"", b""), False
     try:
         process = subprocess.Popen(
             command_line(command),
@@ -674,7 +673,7 @@ def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tup
     processes[process] = threading.current_thread()
     try:
         if not poll(is_over, deadline):
-            raise SignInError(f"{name} gave no answer within {limit:.0f} s and was stopped")
+            raise SignInError(f"{name} gave no answer in time and was stopped")
     finally:
         if not is_complete:
             stop(process)
@@ -698,7 +697,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         if sys.platform == "win32":
             taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
             command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
-            subprocess.run(command, timeout=5, capture_output=True, creationflags=NO_WINDOW)
+            quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            subprocess.run(command, timeout=5, creationflags=NO_WINDOW, **quiet)
         else:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -818,18 +818,20 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
         del wishes["validTo"]
         response = http(url, headers, deadline, json.dumps(wishes))
     if response.status != 200:
-        return unexchanged(feed, challenge, bearer, response)
+        return unexchanged_bearer(feed, challenge, bearer, response)
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
     label = f"scope {clean(str(document.get('scope')), bearer.value, value)}"
     times = [number(read_claims(value).get("exp"))]
     with contextlib.suppress(ValueError):  # a time like 2026-01-01T01:00:00.123Z
-        end = str(document.get("validTo"))[:19]
-        times.append(datetime.fromisoformat(f"{end}+00:00").timestamp())
+        end = re.sub(r"\.\d+", "", str(document.get("validTo")))
+        times.append(datetime.strptime(end, "%Y-%m-%dT%H:%M:%S%z").timestamp())
     return Token(value, PASSWORD, label, expiry(challenge, *times))
 
 
-def unexchanged(feed: Feed, challenge: Challenge, bearer: Token, response: Response) -> Token:
+def unexchanged_bearer(
+    feed: Feed, challenge: Challenge, bearer: Token, response: Response
+) -> Token:
     """Return a refused bearer if it may be an application's, which cannot be read; else raise."""
     reason = f"Azure DevOps {complaint(response, bearer.value)}"
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
@@ -856,6 +858,9 @@ REMEDIES = {
     r"\S+: certificate ": f"set {' or '.join(CA_VARIABLES)} to the certificates to trust",
     r"(?!http:)\S+: (no|the) ": "check the network and HTTPS_PROXY",
     "this system has no certificates": "install ca-certificates, or set SSL_CERT_FILE",
+    "the token is of tenant ": "sign in with an account of the feed's tenant",
+    "the token in .* has expired": "get a new one",
+    "(?!the answer).* (cannot be (read|used)|holds no usable token|names .*, )": "correct it",
     "[^:]* is not trusted: ": "find out who set it, and what stands between you and Azure",
     "organization .* no Entra tenant": f"set {TOKEN_VARIABLE} to a personal access token, made at "
     "https://dev.azure.com/{feed.organization}/_usersSettings/tokens",
@@ -879,22 +884,19 @@ REMEDIES = {
     "Azure DevOps answered 401": "check that this account is a member of {feed.organization}",
     "Azure DevOps answered 403": "sign in at https://dev.azure.com/{feed.organization} first",
     "(Azure DevOps )?answered 3": "ask your administrator about conditional access policies",
-    "answered 401": "let an administrator add this account to the organization, or renew the token "
-    "that you gave",
+    "answered 401": "let an administrator add this account, or renew the token that you gave",
     "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
     "a token that was made for reading cannot upload",
     "(the feed |Azure DevOps )?answered (429|5)": "try again later",
     "(the feed )?answered ": "check the organization and the feed in the URL",
     "keyring does not start": "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg",
     "keyring does not ask": "install this package beside keyring and unset PYTHON_KEYRING_BACKEND",
-    ".* does not list this backend; ": "put the other one's folder first on PATH",
-    ".* does not list this": 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"',
+    ".* not list this backend; ": "put the other one's folder first on PATH",
+    ".* not list": 'uv tool install keyring --with "artifacts-keyring-nofuss>=2", first on PATH',
 }
 
 
 # --- The whole sign-in ---------------------------------------------------------------------------
-
-Report = Callable[["Step"], None]
 
 
 class Step(NamedTuple):
@@ -1086,13 +1088,13 @@ def keyring_order() -> str:
     try:
         active = import_module("keyring").get_keyring()
         release = import_module("importlib.metadata").version("keyring")
+        kinds = [type(backend) for backend in getattr(active, "backends", [active])]
     except Exception as error:
         words = f"{type(error).__name__}: {clean(str(error))}"
         raise SignInError(f"keyring does not start: {words}") from error
-    kinds = map(type, getattr(active, "backends", [active]))
     names = [f"{kind.__module__}.{kind.__name__}" for kind in kinds]
     names = [name for name in names if not name.startswith("__main__.")]  # not this very run's
-    ours = [name for name in names if name.endswith(f"{MODULE}.ArtifactsKeyringBackend")]
+    ours = [name for name in names if f".{name}".endswith(f".{MODULE}.ArtifactsKeyringBackend")]
     if not ours:
         raise SignInError(f"keyring does not ask this backend but {', '.join(names) or 'none'}")
     before = ", ".join(names[: names.index(ours[0])])

@@ -188,7 +188,7 @@ def test_a_token_that_a_public_feed_refuses_is_told(azure: Azure) -> None:
     run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_TOKEN="expired")
     assert run.status == 1
     assert "- the feed: answered 401" in run.told
-    assert "\nTo do: let an administrator add this account to the organization, or" in run.told
+    assert "\nTo do: let an administrator add this account, or" in run.told
 
 
 # --- How it ends
@@ -443,7 +443,7 @@ def test_certificates_that_do_not_exist_are_told(here: Azure, variable: str) -> 
     ("status", "remedy"),
     [
         (302, "ask your administrator about conditional access policies"),
-        (401, "let an administrator add this account to the organization"),
+        (401, "let an administrator add this account, or renew the token"),
         (403, "ask the feed's owner for a role: Reader to install, Contributor to upload"),
         (404, "check the organization and the feed in the URL"),
         (500, "try again later"),

@@ -248,4 +248,4 @@ def test_a_token_of_another_tenant_is_told(azure: Azure, ask_here: AskHere) -> N
     asked = ask_here(INDEX_URL)
     assert asked.value is None
     told = f"  managed_identity: the token is of tenant {OTHER}, the feed of tenant {TENANT}"
-    assert asked.warnings.splitlines()[-1] == told
+    assert asked.warnings.splitlines()[-2] == told
