@@ -193,6 +193,7 @@ METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every p
 RETRY_PAUSES = (0.25, 0.5)  # before the second attempt and the third
 RETRIED = frozenset((429, 500, 502, 503, 504))
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
+form_encoded = functools.partial(urlencode, errors="surrogateescape")  # as os.environ decodes
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 # A JWT, Entra's refresh tokens and client secrets, and whatever else is that long:
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w.~-]{3}\dQ~[\w.~-]{20,}|[\w~+=-]{40,}"
@@ -573,7 +574,7 @@ def workload_identity(challenge: Challenge, deadline: float) -> Token:
         proof = form["client_assertion"] = client_assertion(deadline)
         form["client_assertion_type"] = JWT_BEARER
     url = f"https://{host}/{challenge.tenant}/oauth2/v2.0/token"
-    response = http(url, {}, deadline, urlencode(form, errors="surrogateescape"))
+    response = http(url, {}, deadline, form_encoded(form))
     claims = read_claims(proof)  # of an assertion; nothing of them is secret
     terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
     answer = granted(response, "Entra", proof, tenant=challenge.tenant, terms=terms)
@@ -588,9 +589,7 @@ def client_assertion(deadline: float) -> str:
     url, bearer = map(setting, GITHUB_VARIABLES)
     trusted(GITHUB_VARIABLES[0], GITHUB_URL, url)
     audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
-    url += ("&" if "?" in url else "?") + urlencode(
-        {"audience": audience}, errors="surrogateescape"
-    )
+    url += ("&" if "?" in url else "?") + form_encoded({"audience": audience})
     headers = {"Authorization": f"Bearer {parse_token(bearer, GITHUB_VARIABLES[1])}"}
     answer = granted(http(url, headers, deadline), "GitHub", bearer)
     return parse_token(answer.get("value"))
@@ -716,9 +715,8 @@ def stop_programs(waiting: threading.Thread | None = None) -> None:
 
 # --- Provider: managed identity ------------------------------------------------------------------
 
-# For each place: the variables that are all set there, with the address and the secret; the version
-# of the API, "" if it is recognized but not supported; the secret's header; the client's parameter.
-# The first that fits counts.
+# For each place (the first that fits counts): the variables that are all set there, with address and
+# secret; the API's version, "" if it is not supported; the secret's header; the client's parameter.
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
 # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
 APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
@@ -752,7 +750,7 @@ def managed_identity(challenge: Challenge, deadline: float) -> Token:
     client = setting("AZURE_CLIENT_ID") or setting("DEFAULT_IDENTITY_CLIENT_ID")  # of Azure ML
     if client:
         query[client_parameter] = client
-    url += "?" + urlencode(query, errors="surrogateescape")
+    url += "?" + form_encoded(query)
     response = http(url, headers, deadline, retried=retried)
     answer = granted(response, f"the metadata service of {place}", secret)
     return bearer_of(answer, PASSWORD, challenge)
