@@ -611,7 +611,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
 AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # relative to the caller
-AZ_REASON = r"^[ \t]*ERROR:(?! The command failed with an unexpected error)(.*\S)"  # it comes next
+AZ_REASON = r"^[ \t]*ERROR:(?! The command failed with an unexpected error)(.*\S)"
 processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
 
 
@@ -715,7 +715,7 @@ def stop_programs(waiting: threading.Thread | None = None) -> None:
 
 # --- Provider: managed identity ------------------------------------------------------------------
 
-# For each place, the first that fits: the variables that are all set there, with address and secret;
+# For each place, the first that fits: the variables that are all set there (address, then secret);
 # the API's version, "" if it is not supported; the secret's header; the client's parameter.
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
 # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
