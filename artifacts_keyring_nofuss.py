@@ -1002,7 +1002,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         return SimpleCredential(username or USERNAME, password.value) if password else None
 
     def set_password(self, service: str, username: str, password: str = "") -> None:
-        """Leave it to another backend, as in delete_password. Raises ReadOnlyError."""
+        """Leave it to another backend, like delete_password. Raises ReadOnlyError."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
     delete_password = set_password
