@@ -32,6 +32,7 @@ import threading
 import time
 import traceback
 import urllib.request
+import weakref
 from collections import namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -41,7 +42,7 @@ from http.client import HTTPConnection, HTTPException, IncompleteRead
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 try:  # keyring 25.2 and newer has imported all of the above by itself, so it costs no time here
     from keyring.backend import KeyringBackend
@@ -154,19 +155,28 @@ def now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+# Threads whose work is late, and that end when they notice: nothing bounds the look-up of a name.
+abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def end_if_abandoned() -> None:
+    """End this thread if nobody waits for it any more."""
+    if threading.current_thread() in abandoned:
+        sys.exit()
+
+
 def poll(wait: Callable[[float], object], deadline: float) -> bool:
     """Repeat a wait of some seconds until it returns something true; False if the time is up."""
     # The waits are short, because on Windows no interrupt gets through a long one.
     while not (done := wait(min(0.1, max(deadline - now(), 0.0)))) and now() < deadline:
-        pass
+        end_if_abandoned()
     return bool(done)
 
 
-def in_time(work: Callable[[], T], deadline: float, abandoned: threading.Event) -> T | None:
-    """Return what the work returns, None if it is late; the programs it runs are stopped then."""
-    # Late work is left behind in its thread, because nothing else bounds the look-up of a name.
+def in_time(work: Callable[[], T], deadline: float) -> T | None:
+    """Return what the work returns, None if it is late; what it runs is stopped then."""
     outcome: list[T] = []
-    worker = threading.current_thread()
+    worker = threading.Thread()
 
     def has_ended(seconds: float) -> bool:
         worker.join(seconds)
@@ -180,8 +190,9 @@ def in_time(work: Callable[[], T], deadline: float, abandoned: threading.Event) 
             return work()
         poll(has_ended, deadline)
     finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
-        abandoned.set()
-        stop_programs(worker)
+        abandoned.add(worker)
+        if worker.is_alive():
+            worker.join(0.3)  # as long as it needs to stop the program that it runs
     return outcome[0] if outcome else None
 
 
@@ -260,7 +271,8 @@ def proxy_setting(host: str) -> dict[str, str]:
         return {}
     with contextlib.suppress(ValueError):
         url = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-        if url.scheme == "http" and url.hostname:
+        rest = url.path + url.query + url.fragment  # of a password that is not encoded, perhaps
+        if url.scheme == "http" and url.hostname and "@" not in rest:
             return {"https": f"http://{url.netloc}" + ("" if url.port else ":80")}
     raise SignInError("the proxy is not an http URL")  # which may hold a password
 
@@ -311,7 +323,8 @@ def granted(response: Response, service: str, secret: str, **known: Any) -> dict
 def clean(text: str, *secrets: str) -> str:
     """Make text from outside fit for a log: a printable line, not long, without secrets."""
     for secret in filter(None, secrets):
-        text = text.replace(secret, "[removed]")
+        for form in (secret, quote_plus(secret, errors="surrogateescape")):
+            text = text.replace(form, "[removed]")
     text = re.sub(TOKEN_LIKE, "[removed]", re.sub(r"//[^/\s]*@", "//", text))
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:400]
 
@@ -612,7 +625,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
 }
 AZ_PATHS = ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # relative to the caller
 AZ_REASON = r"^[ \t]*ERROR:(?! The command failed with an unexpected error)(.*\S)"
-processes: dict[subprocess.Popen[bytes], threading.Thread] = {}  # what runs, and who waits for it
+processes: set[subprocess.Popen[bytes]] = set()  # those that run
 
 
 def azure_cli(challenge: Challenge, deadline: float) -> Token:
@@ -669,14 +682,14 @@ def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tup
             said = silence.output or b"", silence.stderr or b""
         return is_complete or has_ended or sum(map(len, said)) > TALK_LIMIT
 
-    processes[process] = threading.current_thread()
+    processes.add(process)
     try:
         if not poll(is_over, deadline):
             raise SignInError(f"{name} gave no answer in time and was stopped")
     finally:
         if not is_complete:
             stop(process)
-        del processes[process]
+        processes.remove(process)
     output, errors = (text[-ANSWER_LIMIT:].decode("utf-8", "replace") for text in said)
     return process.returncode, output, errors
 
@@ -706,11 +719,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @atexit.register
-def stop_programs(waiting: threading.Thread | None = None) -> None:
-    """Stop the programs that a thread waits for, or all of them at the end of the caller."""
-    for process, thread in [*processes.items()]:
-        if waiting is None or waiting is thread:
-            stop(process)
+def stop_programs() -> None:
+    """Stop the programs that still run at the end of the caller."""
+    for process in [*processes]:
+        stop(process)
 
 
 # --- Provider: managed identity ------------------------------------------------------------------
@@ -1021,22 +1033,22 @@ class ArtifactsKeyringBackend(KeyringBackend):
             password, until = memories.get(feed.credential_key, (None, 0.0))
             return password if now() < until else self._renew(feed, password, deadline)
         finally:
-            with contextlib.suppress(RuntimeError):  # an interrupt came before it was acquired
+            try:  # noqa: SIM105 - an interrupt within suppress() would leave the lock held
                 lock.release()
+            except RuntimeError:  # an interrupt came before it was acquired
+                pass
 
     def _renew(self, feed: Feed, old: Token | None, deadline: float) -> Token | None:
         """Sign in, log the steps, and remember an outcome that holds for the whole organization."""
         steps: list[Step] = []
-        abandoned = threading.Event()
 
         def report(step: Step) -> None:
-            if abandoned.is_set():
-                sys.exit()  # which ends the thread that was left behind
+            end_if_abandoned()
             steps.append(step)
             tell(logging.DEBUG, f"{step.seconds:.2f} s {step}")
 
         passwords = (password for _, password in sign_in(feed, deadline, report))
-        password = in_time(lambda: next(passwords, None), deadline, abandoned)
+        password = in_time(lambda: next(passwords, None), deadline)
         if now() >= deadline and not password:
             steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)

@@ -229,6 +229,33 @@ def test_an_interrupt_goes_through_a_request(azure: Azure, handler: str, name: s
     assert [*map(json.loads, output.splitlines())] == [name, True], errors
 
 
+def test_an_interrupt_stops_an_az_that_is_being_started(azure: Azure, lifelines: Lifelines) -> None:
+    azure.az(lifelines.hang)
+    script = f"""
+import signal, subprocess, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+keyring.get_keyring()  # which looks for libraries by programs of its own
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        sys.stdin.readline()
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)  # the main thread has found no az to stop then
+subprocess.Popen = Popen
+try:
+    ask({INDEX_URL!r})
+except KeyboardInterrupt:
+    show("interrupted")
+sys.stdin.readline()
+"""
+    process = start(azure, script)
+    connections = [lifelines.accept(), lifelines.accept()]
+    say(process, "interrupt")
+    assert hear(process) == "interrupted"
+    assert all(map(ended, connections))
+    process.communicate(timeout=10)
+
+
 @posix
 def test_an_interrupt_at_any_moment_leaves_no_lock_held(azure: Azure, python: Python) -> None:
     """The token is in memory, so a call takes some millionths of a second."""
