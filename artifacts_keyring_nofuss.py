@@ -271,10 +271,9 @@ def proxy_setting(host: str) -> dict[str, str]:
         return {}
     with contextlib.suppress(ValueError):
         url = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-        rest = url.path + url.query + url.fragment  # of a password that is not encoded, perhaps
-        if url.scheme == "http" and url.hostname and "@" not in rest:
+        if url.scheme == "http" and url.hostname and "@" not in url.path + url.query + url.fragment:
             return {"https": f"http://{url.netloc}" + ("" if url.port else ":80")}
-    raise SignInError("the proxy is not an http URL")  # which may hold a password
+    raise SignInError("the proxy is not an http URL")  # its password may be anywhere in it
 
 
 def explain(error: Exception, host: str) -> SignInError:
@@ -294,19 +293,17 @@ def explain(error: Exception, host: str) -> SignInError:
 
 
 def parse_object(body: bytes | str) -> dict[str, Any]:
-    """Return the JSON object in an answer."""
+    """Return the JSON object in an answer, an empty one if there is none."""
     with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(body)
         if isinstance(document, dict):
             return document
-    raise SignInError("the answer is not a JSON object")
+    return {}
 
 
 def complaint(response: Response, *secrets: str) -> str:
     """Return what an answer says of its refusal, in a line and without the secrets sent to it."""
-    document: dict[str, Any] = {}
-    with contextlib.suppress(SignInError):
-        document = parse_object(response.body)
+    document = parse_object(response.body)
     said = [document.get(key) for key in ("message", "error_description", "error")]
     words = next((clean(text, *secrets) for text in said if text and isinstance(text, str)), "")
     words = words.partition(" Trace ID: ")[0]  # of Entra
@@ -359,10 +356,8 @@ def tls_context(variable: str, path: str) -> ssl.SSLContext:
         else:
             load_system_certificates(context)
     except OSError as error:
-        name = variable or "the system's certificate file"
-        raise SignInError(
-            f"{name} cannot be used: {clean(error.strerror or str(error))}"
-        ) from error
+        name, words = variable or "the system's certificate file", error.strerror or str(error)
+        raise SignInError(f"{name} cannot be used: {clean(words)}") from error
     return context
 
 
@@ -442,10 +437,9 @@ def trusted(name: str, pattern: str, url: str) -> re.Match[str]:
 
 def unix_date(headers: Message) -> float:
     """Return the Unix time of an answer, by this machine's clock if it has no Date."""
-    try:
+    with contextlib.suppress(TypeError, ValueError, IndexError, OverflowError, OSError):
         return parsedate_to_datetime(headers["Date"]).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):  # depending on the Python version
-        return time.time()
+    return time.time()
 
 
 # --- Tokens --------------------------------------------------------------------------------------
@@ -482,7 +476,7 @@ def bearer_of(
         kind = PERSON if "scp" in claims else PASSWORD  # an application's token has no scopes
     home, tenant = str(claims.get("tid")).lower(), challenge.tenant
     if home != tenant and re.fullmatch(GUID, home) and re.fullmatch(GUID, tenant):
-        raise SignInError(f"the token is of tenant {home}, the feed of tenant {tenant}")
+        raise SignInError(f"the token is of tenant {home}, the feed of {tenant}", tenant=tenant)
     end, lifetime = number(claims.get("exp")), number(answer.get("expires_in"))
     if end and end - challenge.clock <= now():
         raise SignInError(f"the token in {source} has expired")
@@ -502,7 +496,7 @@ def parse_token(value: object, source: str = ANSWER) -> str:
 
 def read_claims(token: str) -> dict[str, Any]:
     """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
-    with contextlib.suppress(ValueError, SignInError):
+    with contextlib.suppress(ValueError):
         _, payload, _ = token.split(".")
         return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return {}
@@ -828,7 +822,7 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
         del wishes["validTo"]
         response = http(url, headers, deadline, json.dumps(wishes))
     if response.status != 200:
-        return unexchanged_bearer(feed, challenge, bearer, response)
+        return refused_bearer(feed, challenge, bearer, response)
     document = parse_object(response.body)
     value = parse_token(document.get("token"))
     label = f"scope {clean(str(document.get('scope')), bearer.value, value)}"
@@ -839,9 +833,7 @@ def session_token(feed: Feed, challenge: Challenge, bearer: Token, deadline: flo
     return Token(value, PASSWORD, label, expiry(challenge, *times))
 
 
-def unexchanged_bearer(
-    feed: Feed, challenge: Challenge, bearer: Token, response: Response
-) -> Token:
+def refused_bearer(feed: Feed, challenge: Challenge, bearer: Token, response: Response) -> Token:
     """Return a refused bearer if it may be an application's, which cannot be read; else raise."""
     reason = f"Azure DevOps {complaint(response, bearer.value)}"
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
@@ -866,10 +858,12 @@ REMEDIES = {
     r"\S+: certificate .*mismatch": "find out who answers in place of this host, a proxy perhaps",
     r"\S+: certificate .*(expired|not yet valid)": "check this machine's clock, then the server's",
     r"\S+: certificate ": f"set {' or '.join(CA_VARIABLES)} to the certificates to trust",
+    r"\S+: .* 407": "put the user and password of the proxy into HTTPS_PROXY",
     r"(?!http:)\S+: (no|the) ": "check the network and HTTPS_PROXY",
     "this system has no certificates": "install ca-certificates, or set SSL_CERT_FILE",
-    "the token is of tenant ": "sign in with an account of the feed's tenant",
-    "the token in .* has expired": "get a new one",
+    r"the token is of tenant |az .*(managed identity account|AADSTS(50020|90072)\b)": "sign in "
+    "with an account of tenant {tenant}",
+    "the token in .* has expired": "get a new token",
     "(?!the answer).* (cannot be (read|used)|holds no usable token|names .*, )": "correct it",
     "[^:]* is not trusted: ": "find out who set it, and what stands between you and Azure",
     "organization .* no Entra tenant": f"set {TOKEN_VARIABLE} to a personal access token, made at "
@@ -877,27 +871,25 @@ REMEDIES = {
     r"Entra .*AADSTS700016\b": "check AZURE_CLIENT_ID: the application must be in tenant {tenant}",
     r"Entra .*AADSTS70021[123]?\b": "give the application a federated credential with {terms}",
     r"Entra .*AADSTS700024\b": "get a new assertion: GitHub's lives 5 minutes",
-    r"Entra .*AADSTS7000215\b": "set AZURE_CLIENT_SECRET to a secret's value, not to its ID",
-    r"Entra .*AADSTS7000222\b": "make a new client secret",
-    r"Entra .*AADSTS7002(23|38)\b": "ask an administrator of tenant {tenant}: a policy forbids it",
-    r"Entra .*AADSTS500011\b": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
+    r"Entra .*AADSTS7000(215|222)\b": "set AZURE_CLIENT_SECRET to a valid secret, not to its ID",
+    r"(Entra|az) .*AADSTS(53\d+|7002(23|38)\b)|Azure DevOps .*VS403463|"
+    "(Azure DevOps )?answered 3": "ask your administrator: a policy forbids this sign-in",
+    r"(Entra|az) .*AADSTS500011\b": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
     "az is not on PATH": f"install the Azure CLI, or set {TOKEN_VARIABLE}",
     "az .*AADSTS700024": "sign in again: the proof that CI gives to az lives 5 to 10 minutes; "
     f"to keep the sign-in, run `az account get-access-token --resource {RESOURCE}` right after it",
-    "az failed: .*managed identity account": "sign in to az with an account of tenant {tenant}",
+    "az failed: .*(?i:certificate.verif)": "set REQUESTS_CA_BUNDLE to the certificates to trust",
     "az failed: .*(AADSTS|az login|local cache|MSAL|No subscription)": LOGIN,
-    "the identity of ": f"sign in with az, or set {TOKEN_VARIABLE}",
     "the metadata service .*specify the clientId": "set AZURE_CLIENT_ID to the identity to use",
     "Azure DevOps has revoked": f"az logout, then {LOGIN}{{claims}}",
     "Azure DevOps .*TF401444": "sign in once at https://dev.azure.com/{feed.organization}, then "
     "try again; an application has to be added to the organization by an administrator",
     "Azure DevOps answered 401": "check that this account is a member of {feed.organization}",
     "Azure DevOps answered 403": "sign in at https://dev.azure.com/{feed.organization} first",
-    "(Azure DevOps )?answered 3": "ask your administrator about conditional access policies",
     "answered 401": "let an administrator add this account, or renew the token that you gave",
     "answered 403": "ask the feed's owner for a role: Reader to install, Contributor to upload; "
     "a token that was made for reading cannot upload",
-    "(the feed |Azure DevOps )?answered (429|5)": "try again later",
+    "(the feed |Azure DevOps |Entra |GitHub |the metadata .*)?answered (429|5)": "try again later",
     "(the feed )?answered ": "check the organization and the feed in the URL",
     "keyring does not start": "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg",
     "keyring does not ask": "install this package beside keyring and unset PYTHON_KEYRING_BACKEND",
@@ -913,7 +905,7 @@ class Step(NamedTuple):
     """A step of a sign-in: what it found, or why it failed."""
 
     name: str
-    found: object = None
+    found: Any = None
     error: SignInError | None = None
     seconds: float = 0.0
 
@@ -921,6 +913,11 @@ class Step(NamedTuple):
         remedy = f"\n    {self.error.remedy}" if self.error and self.error.remedy else ""
         found = ", ".join(self.found) if isinstance(self.found, list) else self.found
         return f"{self.name}: {self.error or found or 'nothing is needed'}{remedy}"
+
+
+def is_public(steps: Iterable[Step]) -> bool:
+    """Tell whether the feed needs no password."""
+    return any(step.name == "discovery" and not (step.found or step.error) for step in steps)
 
 
 def take(report: Report, name: str, function: Callable[..., T], *arguments: object) -> T | None:
@@ -951,15 +948,12 @@ def sign_in(
             continue
         if needs_challenge and not challenge():
             return  # it failed, or the feed is public and needs no password
-        asked = challenge() if needs_challenge else None
-        bearer = take(report, name, provider, asked, deadline)
-        if bearer and bearer.kind == PASSWORD:
-            yield name, bearer
-        elif bearer and challenge():
-            arguments = (feed, challenge(), bearer, deadline)
-            password = take(report, f"{name}, session token", session_token, *arguments)
-            if password:
-                yield name, password
+        token = take(report, name, provider, needs_challenge and challenge(), deadline)
+        if token and token.kind != PASSWORD:
+            exchange = f"{name}, session token", session_token, feed, challenge(), token, deadline
+            token = challenge() and take(report, *exchange)
+        if token:
+            yield name, token
 
 
 # --- The keyring class ---------------------------------------------------------------------------
@@ -1022,9 +1016,6 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def _password(self, feed: Feed) -> Token | None:
         """Return the password for a feed, from memory or else by a sign-in; None if it has none."""
         deadline = now() + SIGN_IN_LIMIT
-        password, until = memories.get(feed.credential_key, (None, 0.0))
-        if now() < until:
-            return password
         lock = locks.setdefault(feed.credential_key, threading.RLock())
         try:
             if not poll(lambda seconds: lock.acquire(timeout=seconds), deadline):
@@ -1053,7 +1044,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
             steps.append(Step("time", error=SignInError(f"not over within {SIGN_IN_LIMIT:.0f} s")))
         memory = next_memory(password, old)
         errors = [step.error for step in steps if step.error]
-        if password or (errors and not any(error.feed_only for error in errors)):
+        if password or not (is_public(steps) or any(error.feed_only for error in errors)):
             memories[feed.credential_key] = memory
         if errors and not memory[0]:
             failed = [str(step) for step in steps if step.error]
@@ -1102,8 +1093,8 @@ def keyring_order() -> str:
     except Exception as error:
         words = f"{type(error).__name__}: {clean(str(error))}"
         raise SignInError(f"keyring does not start: {words}") from error
+    kinds = [kind for kind in kinds if kind.__module__ != "__main__"]  # not this very run's
     names = [f"{kind.__module__}.{kind.__name__}" for kind in kinds]
-    names = [name for name in names if not name.startswith("__main__.")]  # not this very run's
     ours = [name for name in names if f".{name}".endswith(f".{MODULE}.ArtifactsKeyringBackend")]
     if not ours:
         raise SignInError(f"keyring does not ask this backend but {', '.join(names) or 'none'}")
@@ -1171,19 +1162,16 @@ def main() -> int:
             print(f"{'-' if step.error else '+'} {step.seconds:5.2f} s  {step}", flush=True)
 
     accepted = diagnose(feed, report)
-    if not any(s.name == "the feed" for s in steps):  # a public one needs no password
-        accepted = any(s.name == "discovery" and not (s.found or s.error) for s in steps)
+    if not any(step.name == "the feed" for step in steps):
+        accepted = is_public(steps)
     # Where one provider works, it does not matter why another one does not.
-    matter = [s for s in steps if not accepted or s.name.startswith("keyring")]
-    matter.sort(key=lambda step: step.name != "the feed")
+    matter = [step for step in steps if not accepted or step.name.startswith("keyring")]
+    matter.sort(key=lambda step: (step.name != "the feed", str(step.error) == "az is not on PATH"))
     remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
-    if options.json:
-        head = {"version": __version__, "python": sys.version, "advice": advice}
-        rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]
-        print(json.dumps({**head, "accepted": accepted, "steps": rows}), flush=True)
-    else:
-        print(advice, flush=True)
+    rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]
+    document = {"version": __version__, "python": sys.version, "accepted": accepted, "steps": rows}
+    print(json.dumps({**document, "advice": advice}) if options.json else advice, flush=True)
     return 0 if accepted else 1
 
 

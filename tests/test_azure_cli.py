@@ -162,6 +162,8 @@ BROKE = "ERROR: The command failed with an unexpected error. Here is the traceba
 REPLAYED = "AADSTS700024: Client assertion is not within its valid time range."
 NOT_HERE = "For managed identity account, getting access token for non-current tenants is not "
 NOT_HERE += "supported"
+NO_GUEST = "AADSTS50020: User account from identity provider does not exist in tenant."
+TRUST = "set REQUESTS_CA_BUNDLE to the certificates to trust"
 SIGN_IN_AGAIN = (
     "sign in again: the proof that CI gives to az lives 5 to 10 minutes; to keep the sign-in, run "
     f"`az account get-access-token --resource {RESOURCE}` right after it"
@@ -202,8 +204,33 @@ SIGN_IN_AGAIN = (
         pytest.param(
             f"ERROR: {NOT_HERE}",
             NOT_HERE,
-            f"sign in to az with an account of tenant {TENANT}",
+            f"sign in with an account of tenant {TENANT}",
             id="managed identity of another tenant",
+        ),
+        pytest.param(
+            f"ERROR: {NO_GUEST}",
+            NO_GUEST,
+            f"sign in with an account of tenant {TENANT}",
+            id="account of another tenant",
+        ),
+        pytest.param(
+            "ERROR: AADSTS53003: Blocked.",
+            "AADSTS53003: Blocked.",
+            "ask your administrator: a policy forbids this sign-in",
+            id="policy",
+        ),
+        pytest.param(
+            "ERROR: AADSTS500011: The resource was not found.",
+            "AADSTS500011: The resource was not found.",
+            f"check the URL: nobody in tenant {TENANT} uses Azure DevOps",
+            id="unknown resource",
+        ),
+        *(
+            pytest.param(f"ERROR: {words}", words, TRUST, id=words.split()[0])
+            for words in (
+                "Certificate verification failed. This typically happens behind a proxy.",
+                "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed",
+            )
         ),
         pytest.param(
             f"{BROKE}ERROR: no space left\nTraceback (most recent call last):\nOSError: x",
@@ -252,31 +279,35 @@ def test_empty_lines_are_soon_read(azure: Azure, ask_here: AskHere) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    "answer",
     [
-        ("", "az failed: silently"),
-        ("nonsense", "the answer is not a JSON object"),
-        ("[]", "the answer is not a JSON object"),
-        ('"token"', "the answer is not a JSON object"),
-        ("[" * 100_000, "the answer is not a JSON object"),
-        (b"\xff\xfe", "the answer is not a JSON object"),
-        ("{}", "the answer holds no usable token"),
-        ('{"accessToken": ""}', "the answer holds no usable token"),
-        ('{"accessToken": null}', "the answer holds no usable token"),
-        ('{"accessToken": ["x"]}', "the answer holds no usable token"),
-        ('{"accessToken": "a\\r\\nb"}', "the answer holds no usable token"),
-        ('{"accessToken": "\\u00fc"}', "the answer holds no usable token"),
-        ('{"accessToken": "\\ud800"}', "the answer holds no usable token"),
+        "nonsense",
+        "[]",
+        '"token"',
+        "[" * 100_000,
+        b"\xff\xfe",
+        "{}",
+        '{"accessToken": ""}',
+        '{"accessToken": null}',
+        '{"accessToken": ["x"]}',
+        '{"accessToken": "a\\r\\nb"}',
+        '{"accessToken": "\\u00fc"}',
+        '{"accessToken": "\\ud800"}',
     ],
-    ids=range(13),
+    ids=range(12),
 )
 def test_an_answer_of_another_shape_is_a_clear_failure(
-    azure: Azure, ask_here: AskHere, answer: str | bytes, reason: str
+    azure: Azure, ask_here: AskHere, answer: str | bytes
 ) -> None:
     azure.az_says(answer)
     asked = ask_here(INDEX_URL)
     assert asked.value is None
-    assert f"  azure_cli: {reason}\n" in asked.warnings
+    assert "  azure_cli: the answer holds no usable token\n" in asked.warnings
+
+
+def test_an_az_that_says_nothing_has_failed(azure: Azure, ask_here: AskHere) -> None:
+    azure.az_says("")
+    assert "  azure_cli: az failed: silently\n" in ask_here(INDEX_URL).warnings
 
 
 def test_everything_works_where_nothing_can_be_written(azure: Azure, ask: Ask) -> None:

@@ -252,6 +252,9 @@ def test_the_proxy_for_https_goes_before_the_one_for_all(azure: Azure, fetch: Fe
         "https://me:secret@x:1",
         "http://me:secret",
         "http://me:se/cr@x:1",
+        "http://me:12/secret@x:1",
+        "http://me:12?secret@x:1",
+        "http://me:12#secret@x:1",
         "http://x:y",
         "//",
     ],
@@ -291,19 +294,23 @@ def test_no_proxy_ever_sees_the_metadata_service(azure: Azure, ask: Ask) -> None
     assert request.path.startswith("/metadata/")
 
 
+SIGN_IN = "put the user and password of the proxy into HTTPS_PROXY"
+CHECK = "check the network and HTTPS_PROXY"
+
+
 @pytest.mark.parametrize(
-    ("answer", "words", "attempts"),
+    ("answer", "words", "attempts", "remedy"),
     [
-        ("407 No", "Tunnel connection failed: 407", 1),
-        ("403 No", "Tunnel connection failed: 403", 1),
-        ("403 \x1b[1mNo", r"Tunnel connection failed: 403 \[1mNo", 1),
-        ("429 No", "Tunnel connection failed: 429", 3),
-        ("502 No", "Tunnel connection failed: 502", 3),
-        ("200 OK", "", 3),  # and then hangs up, in the middle of the TLS handshake
+        ("407 No", "Tunnel connection failed: 407", 1, SIGN_IN),
+        ("403 No", "Tunnel connection failed: 403", 1, CHECK),
+        ("403 \x1b[1mNo", r"Tunnel connection failed: 403 \[1mNo", 1, CHECK),
+        ("429 No", "Tunnel connection failed: 429", 3, CHECK),
+        ("502 No", "Tunnel connection failed: 502", 3, CHECK),
+        ("200 OK", "", 3, CHECK),  # and then hangs up, in the middle of the TLS handshake
     ],
 )
 def test_a_proxy_that_refuses_is_told_without_its_password(
-    fetch: Fetch, answer: str, words: str, attempts: int
+    fetch: Fetch, answer: str, words: str, attempts: int, remedy: str
 ) -> None:
     asked = []
     with socket.create_server(("127.0.0.1", 0)) as proxy:
@@ -322,5 +329,5 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
             fetch(INDEX_URL, HTTPS_PROXY=url)
     assert len(asked) == attempts
     assert b64encode(b"me:secret") in asked[0]
-    assert caught.value.remedy == "check the network and HTTPS_PROXY"
+    assert caught.value.remedy == remedy
     assert "secret" not in str(caught.value)

@@ -24,6 +24,7 @@ from conftest import Dials, Python, command
 from simulated_azure import (
     AUTHORITY,
     FEED,
+    IMDS,
     INDEX_URL,
     TENANT,
     UPLOAD_URL,
@@ -145,6 +146,15 @@ def test_a_chosen_provider_that_fails_is_not_helped_by_the_others(azure: Azure) 
     assert "+ azure_cli, session token" in run.told
     assert "the feed: " not in run.told
     assert run.told.endswith("\nSee above.\n")
+
+
+def test_a_remedy_goes_before_the_installation_of_az(azure: Azure) -> None:
+    words = "Multiple user assigned identities exist, please specify the clientId / resourceId"
+    azure.faults[IMDS] = [refusal(400, {"error_description": words})]
+    run = diagnose(azure, INDEX_URL)
+    assert run.status == 1
+    assert "- azure_cli: az is not on PATH\n    install the Azure CLI, or " in run.told
+    assert run.told.endswith("\nTo do: set AZURE_CLIENT_ID to the identity to use\n")
 
 
 def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
@@ -442,7 +452,7 @@ def test_certificates_that_do_not_exist_are_told(here: Azure, variable: str) -> 
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [
-        (302, "ask your administrator about conditional access policies"),
+        (302, "ask your administrator: a policy forbids this sign-in"),
         (401, "let an administrator add this account, or renew the token"),
         (403, "ask the feed's owner for a role: Reader to install, Contributor to upload"),
         (404, "check the organization and the feed in the URL"),
@@ -555,7 +565,7 @@ CASES = {
     "…: no complete answer in time": fault(FEED, *[silence] * 3, dials={"ATTEMPT_LIMIT": 0.3}),
     "… is not trusted: …": challenge({"X-VSS-AuthorizationEndpoint": "https://evil.example"}),
     "Entra answered …: AADSTS…": Case(another_secret),
-    "the token is of tenant …, the feed of tenant …": Case(another_tenant),
+    "the token is of tenant …, the feed of …": Case(another_tenant),
     "Azure DevOps answered 401: TF401444…": fault(
         AUTHORITY, refusal(401, {"message": "TF401444: Please sign-in at least once"})
     ),

@@ -243,13 +243,18 @@ def test_a_file_of_a_private_feed_needs_a_sign_in(azure: Azure, ask_here: AskHer
     assert azure.asked(STORAGE) == []
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"ARTIFACTS_KEYRING_NOFUSS_TOKEN": "not a token"}],
+    ids=["", "after a provider that fails"],
+)
 def test_a_public_feed_in_an_organization_says_nothing_of_the_others(
-    azure: Azure, python: Python
+    azure: Azure, python: Python, variables: dict[str, str]
 ) -> None:
     azure.az_signed_in()
     azure.public_feeds = {"public"}
     public = INDEX_URL.replace("private", "public")
-    outcome = python(f"show([ask({public!r}), bool(ask({INDEX_URL!r}))])")
+    outcome = python(f"show([ask({public!r}), bool(ask({INDEX_URL!r}))])", **variables)
     assert outcome.value == [None, True]
 
 

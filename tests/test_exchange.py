@@ -125,8 +125,8 @@ def refused(azure: Azure, ask_here: AskHere, status: int, message: str = "no") -
 @pytest.mark.parametrize(
     ("status", "requests", "remedy"),
     [
-        (302, 1, "ask your administrator about conditional access policies"),
-        (307, 1, "ask your administrator about conditional access policies"),
+        (302, 1, "ask your administrator: a policy forbids this sign-in"),
+        (307, 1, "ask your administrator: a policy forbids this sign-in"),
         (401, 1, "check that this account is a member of contoso"),
         (403, 1, "sign in at https://dev.azure.com/contoso first"),
         (404, 1, ""),
@@ -143,6 +143,12 @@ def test_a_person_who_is_refused_is_told_what_to_do(
     assert told[1] == f"  azure_cli, session token: Azure DevOps answered {status}: no"
     assert told[2].startswith(f"    {remedy}" if remedy else "  managed_identity: ")
     assert len(azure.asked(AUTHORITY)) == requests
+
+
+def test_a_policy_of_the_organization_is_told(azure: Azure, ask_here: AskHere) -> None:
+    azure.az_signed_in()
+    told = refused(azure, ask_here, 401, "VS403463: The conditional access policy has failed.")
+    assert told.splitlines()[2] == "    ask your administrator: a policy forbids this sign-in"
 
 
 @pytest.mark.parametrize("status", [401, 403])

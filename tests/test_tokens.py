@@ -150,7 +150,7 @@ def test_a_token_of_another_tenant_is_told_and_the_next_provider_is_tried(
     sign_in(azure, VM)
     outcome = ask_here(INDEX_URL)
     assert outcome.value == ["VssSessionToken", azure.identity]
-    told = f"azure_cli: the token is of tenant {OTHER_TENANT}, the feed of tenant {TENANT}"
+    told = f"azure_cli: the token is of tenant {OTHER_TENANT}, the feed of {TENANT}"
     assert told in outcome.log
     assert azure.scopes() == []
 

@@ -406,21 +406,23 @@ def refused(code: int, words: str = "No.") -> Flow:
         pytest.param(
             changed(Azure.client_secret, AZURE_CLIENT_SECRET="s3cret"),
             7000215,
-            "set AZURE_CLIENT_SECRET to a secret's value, not to its ID",
+            "set AZURE_CLIENT_SECRET to a valid secret, not to its ID",
             id="wrong secret",
         ),
-        pytest.param(expired_secret, 7000222, "make a new client secret", id="expired secret"),
         pytest.param(
-            refused(700223),
-            700223,
-            f"ask an administrator of tenant {TENANT}: a policy forbids it",
-            id="policy",
+            expired_secret,
+            7000222,
+            "set AZURE_CLIENT_SECRET to a valid secret, not to its ID",
+            id="expired secret",
         ),
-        pytest.param(
-            refused(700238),
-            700238,
-            f"ask an administrator of tenant {TENANT}: a policy forbids it",
-            id="another policy",
+        *(
+            pytest.param(
+                refused(code),
+                code,
+                "ask your administrator: a policy forbids this sign-in",
+                id=f"policy {code}",
+            )
+            for code in (53003, 530003, 700223, 700238)
         ),
         pytest.param(
             refused(500011),
@@ -469,26 +471,46 @@ def test_a_refusal_of_github_is_told(azure: Azure, ask_here: AskHere, status: in
     assert azure.asked(ENTRA) == []
 
 
+@pytest.mark.parametrize(("service", "name"), [(GITHUB, "GitHub"), (ENTRA, "Entra")])
+def test_a_service_that_is_overloaded_is_told(
+    azure: Azure, ask_here: AskHere, service: str, name: str
+) -> None:
+    azure.faults[service] = [lambda handler: handler.answer(503, "")] * 3
+    told = f"  workload_identity: {name} answered 503\n    try again later\n"
+    assert told in ask_here(INDEX_URL, **azure.github_job()).warnings
+
+
+def test_a_secret_that_comes_back_encoded_is_not_shown(azure: Azure, ask_here: AskHere) -> None:
+    azure.faults[ENTRA] = [
+        lambda handler: handler.answer(400, {"message": handler.body.decode("ascii")})
+    ]
+    asked = ask_here(
+        INDEX_URL, **{**azure.client_secret(), "AZURE_CLIENT_SECRET": "s3cret/+ \u00e9"}
+    )
+    assert asked.warnings.splitlines()[1].endswith("&client_secret=[removed]")
+    assert "s3cret" not in asked.log
+
+
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    "answer",
     [
-        ("<html>", "the answer is not a JSON object"),
-        (b"[]", "the answer is not a JSON object"),
-        (b"\xff\xfe", "the answer is not a JSON object"),
-        ({}, "the answer holds no usable token"),
-        ({"value": "", "access_token": ""}, "the answer holds no usable token"),
-        ({"value": None, "access_token": None}, "the answer holds no usable token"),
-        ({"value": "a\r\nb", "access_token": "a\r\nb"}, "the answer holds no usable token"),
+        "<html>",
+        b"[]",
+        b"\xff\xfe",
+        {},
+        {"value": "", "access_token": ""},
+        {"value": None, "access_token": None},
+        {"value": "a\r\nb", "access_token": "a\r\nb"},
     ],
 )
 @pytest.mark.parametrize("service", [GITHUB, ENTRA])
 def test_an_answer_of_another_shape_is_a_clear_failure(
-    azure: Azure, ask_here: AskHere, service: str, answer: object, reason: str
+    azure: Azure, ask_here: AskHere, service: str, answer: object
 ) -> None:
     azure.faults[service] = [lambda handler: handler.answer(200, answer)]
     asked = ask_here(INDEX_URL, **azure.github_job())
     assert asked.value is None
-    assert f"  workload_identity: {reason}\n" in asked.warnings
+    assert "  workload_identity: the answer holds no usable token\n" in asked.warnings
 
 
 # --- Bad files and bad variables
