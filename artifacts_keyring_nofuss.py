@@ -34,7 +34,7 @@ import traceback
 import urllib.request
 import weakref
 from collections import namedtuple
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -202,13 +202,12 @@ HTTP_LIMIT = 20.0  # when no request is repeated any more
 ATTEMPT_LIMIT = 10.0  # for a connection, and for each silence of the server
 METADATA_CONNECT_LIMIT = 0.6  # off Azure, the metadata address swallows every packet
 RETRY_PAUSES = (0.25, 0.5)  # before the second attempt and the third
-RETRIED = frozenset((429, 500, 502, 503, 504))
+RETRIED = {429, 500, 502, 503, 504}
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
 form_encoded = functools.partial(urlencode, errors="surrogateescape")  # as os.environ decodes
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 # A JWT, Entra's refresh tokens and client secrets, and whatever else is that long:
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|[\w.~-]{3}\dQ~[\w.~-]{20,}|[\w~+=-]{40,}"
-Headers = Mapping[str, str]
 
 
 class Response(NamedTuple):
@@ -220,7 +219,7 @@ class Response(NamedTuple):
 
 
 def http(
-    url: str, headers: Headers, deadline: float, body: str = "", retried: Collection[int] = RETRIED
+    url: str, headers: dict[str, str], deadline: float, body: str = "", retried: set[int] = RETRIED
 ) -> Response:
     """Send a GET, or a POST of the body, up to three times; return the answer of any status."""
     headers = {"User-Agent": f"artifacts-keyring-nofuss/{__version__}", **headers}
@@ -785,8 +784,7 @@ def chosen_providers() -> list[str]:
         return [provider for provider in PROVIDERS if provider != unasked]
     if name not in PROVIDERS:
         raise SignInError(f"{source} names {clean(name)}, not one of {', '.join(PROVIDERS)}")
-    _, is_configured, _ = PROVIDERS[name]
-    if not is_configured():
+    if not PROVIDERS[name][1]():
         raise SignInError(f"{source} names {name}, which is not configured")
     return [name]
 
@@ -1016,6 +1014,9 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def _password(self, feed: Feed) -> Token | None:
         """Return the password for a feed, from memory or else by a sign-in; None if it has none."""
         deadline = now() + SIGN_IN_LIMIT
+        password, until = memories.get(feed.credential_key, (None, 0.0))
+        if now() < until:
+            return password
         lock = locks.setdefault(feed.credential_key, threading.RLock())
         try:
             if not poll(lambda seconds: lock.acquire(timeout=seconds), deadline):
@@ -1093,8 +1094,7 @@ def keyring_order() -> str:
     except Exception as error:
         words = f"{type(error).__name__}: {clean(str(error))}"
         raise SignInError(f"keyring does not start: {words}") from error
-    kinds = [kind for kind in kinds if kind.__module__ != "__main__"]  # not this very run's
-    names = [f"{kind.__module__}.{kind.__name__}" for kind in kinds]
+    names = [f"{k.__module__}.{k.__name__}" for k in kinds if k.__module__ != "__main__"]
     ours = [name for name in names if f".{name}".endswith(f".{MODULE}.ArtifactsKeyringBackend")]
     if not ours:
         raise SignInError(f"keyring does not ask this backend but {', '.join(names) or 'none'}")
