@@ -155,7 +155,7 @@ def now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-# Threads whose work is late, and that end when they notice: nothing bounds the look-up of a name.
+# Threads left behind, which end at their next look here: nothing stops the look-up of a name.
 abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
@@ -302,8 +302,7 @@ def parse_object(body: bytes | str) -> dict[str, Any]:
 
 def complaint(response: Response, *secrets: str) -> str:
     """Return what an answer says of its refusal, in a line and without the secrets sent to it."""
-    document = parse_object(response.body)
-    said = [document.get(key) for key in ("message", "error_description", "error")]
+    said = map(parse_object(response.body).get, ("message", "error_description", "error"))
     words = next((clean(text, *secrets) for text in said if text and isinstance(text, str)), "")
     words = words.partition(" Trace ID: ")[0]  # of Entra
     return f"answered {response.status}" + (f": {words}" if words else "")
@@ -682,7 +681,7 @@ def run(command: list[str], deadline: float, settings: Mapping[str, str]) -> tup
     finally:
         if not is_complete:
             stop(process)
-        processes.remove(process)
+        processes.discard(process)
     output, errors = (text[-ANSWER_LIMIT:].decode("utf-8", "replace") for text in said)
     return process.returncode, output, errors
 
@@ -784,7 +783,8 @@ def chosen_providers() -> list[str]:
         return [provider for provider in PROVIDERS if provider != unasked]
     if name not in PROVIDERS:
         raise SignInError(f"{source} names {clean(name)}, not one of {', '.join(PROVIDERS)}")
-    if not PROVIDERS[name][1]():
+    _, is_configured, _ = PROVIDERS[name]
+    if not is_configured():
         raise SignInError(f"{source} names {name}, which is not configured")
     return [name]
 
