@@ -862,7 +862,7 @@ REMEDIES = {
     r"the token is of tenant |az .*(managed identity account|AADSTS(50020|90072)\b)": "sign in "
     "with an account of tenant {tenant}",
     "the token in .* has expired": "get a new token",
-    "(?!the answer).* (cannot be (read|used)|holds no usable token|names .*, )": "correct it",
+    r"(?!the answer)(\w:)?[^:]* (cannot be (read|used)|holds no usable|names .*, )": "correct it",
     "[^:]* is not trusted: ": "find out who set it, and what stands between you and Azure",
     "organization .* no Entra tenant": f"set {TOKEN_VARIABLE} to a personal access token, made at "
     "https://dev.azure.com/{feed.organization}/_usersSettings/tokens",

@@ -198,6 +198,12 @@ SIGN_IN_AGAIN = (
             id="no token in the cache",
         ),
         pytest.param(
+            "ERROR: This token cannot be used. Run `az login`.",
+            "This token cannot be used. Run `az login`.",
+            LOGIN,
+            id="a token that cannot be used",
+        ),
+        pytest.param(
             "ERROR: No subscription found.", "No subscription found.", LOGIN, id="no subscription"
         ),
         pytest.param(f"ERROR: {REPLAYED}", REPLAYED, SIGN_IN_AGAIN, id="expired assertion"),
