@@ -190,9 +190,9 @@ def in_time(work: Callable[[], T], deadline: float) -> T | None:
             return work()
         poll(has_ended, deadline)
     finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
-        abandoned.add(worker)
-        if worker.is_alive():
-            worker.join(0.3)  # as long as it needs to stop the program that it runs
+        abandoned.add(worker)  # up to Python 3.12, an interrupted join() takes it for dead
+        pause = threading.Event().wait
+        poll(lambda _: worker not in threading.enumerate() or pause(0.01), now() + 0.3)
     return outcome[0] if outcome else None
 
 
@@ -1166,7 +1166,7 @@ def main() -> int:
         accepted = is_public(steps)
     # Where one provider works, it does not matter why another one does not.
     matter = [step for step in steps if not accepted or step.name.startswith("keyring")]
-    matter.sort(key=lambda step: (step.name != "the feed", str(step.error) == "az is not on PATH"))
+    matter.sort(key=lambda s: {"the feed": -1, "keyring command": 2}.get(s.name, "az is" in f"{s}"))
     remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]

@@ -157,6 +157,13 @@ def test_a_remedy_goes_before_the_installation_of_az(azure: Azure) -> None:
     assert run.told.endswith("\nTo do: set AZURE_CLIENT_ID to the identity to use\n")
 
 
+def test_a_sign_in_goes_before_the_keyring_command(azure: Azure) -> None:
+    azure.command("keyring", sys.executable, "-c", "print('no backends')")
+    run = diagnose(azure, INDEX_URL)
+    assert run.status == 1
+    assert "\nTo do: install the Azure CLI, or " in run.told
+
+
 def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
     azure.az_not_signed_in()
     azure.identity = azure.application_token()

@@ -229,6 +229,29 @@ def test_an_interrupt_goes_through_a_request(azure: Azure, handler: str, name: s
     assert [*map(json.loads, output.splitlines())] == [name, True], errors
 
 
+@posix
+def test_an_interrupt_stops_az_before_it_gets_through(azure: Azure, lifelines: Lifelines) -> None:
+    """The caller may end at once, without what it registered for its end."""
+    azure.az(lifelines.hang)
+    script = f"""
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt():
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    ask({INDEX_URL!r})
+except KeyboardInterrupt:
+    os._exit(0)
+"""
+    process = start(azure, script)
+    connections = [lifelines.accept(), lifelines.accept()]
+    process.communicate("interrupt\n", timeout=10)
+    assert process.returncode == 0
+    assert all(map(ended, connections))
+
+
 def test_an_interrupt_stops_an_az_that_is_being_started(azure: Azure, lifelines: Lifelines) -> None:
     azure.az(lifelines.hang)
     script = f"""
