@@ -155,7 +155,7 @@ def now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-# Threads left behind, which end at their next look here: nothing stops the look-up of a name.
+# Threads that nobody waits for; a late one ends when it looks here: a name's look-up has no limit.
 abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
@@ -191,7 +191,7 @@ def in_time(work: Callable[[], T], deadline: float) -> T | None:
         poll(has_ended, deadline)
     finally:  # also when an interrupt, or a signal handler of the caller, ends the wait
         abandoned.add(worker)  # up to Python 3.12, an interrupted join() takes it for dead
-        pause = threading.Event().wait
+        pause = threading.Event().wait  # while it stops what it runs
         poll(lambda _: worker not in threading.enumerate() or pause(0.01), now() + 0.3)
     return outcome[0] if outcome else None
 
@@ -294,8 +294,7 @@ def explain(error: Exception, host: str) -> SignInError:
 def parse_object(body: bytes | str) -> dict[str, Any]:
     """Return the JSON object in an answer, an empty one if there is none."""
     with contextlib.suppress(ValueError, RecursionError):
-        document = json.loads(body)
-        if isinstance(document, dict):
+        if isinstance(document := json.loads(body), dict):
             return document
     return {}
 
@@ -903,7 +902,7 @@ class Step(NamedTuple):
     """A step of a sign-in: what it found, or why it failed."""
 
     name: str
-    found: Any = None
+    found: object = None
     error: SignInError | None = None
     seconds: float = 0.0
 
@@ -1166,7 +1165,8 @@ def main() -> int:
         accepted = is_public(steps)
     # Where one provider works, it does not matter why another one does not.
     matter = [step for step in steps if not accepted or step.name.startswith("keyring")]
-    matter.sort(key=lambda s: {"the feed": -1, "keyring command": 2}.get(s.name, "az is" in f"{s}"))
+    order = {"the feed": -1, "keyring command": 2}  # and in between, the want of an az comes last
+    matter.sort(key=lambda step: order.get(step.name, str(step.error) == "az is not on PATH"))
     remedies = [step.error.remedy for step in matter if step.error and step.error.remedy]
     advice = f"To do: {remedies[0]}" if remedies else "Nothing to do." if accepted else "See above."
     rows = [{"ok": not s.error, "text": str(s), "seconds": s.seconds} for s in steps]

@@ -362,7 +362,7 @@ def test_a_remedy_needs_a_value_only_where_it_is_known() -> None:
     """A reason that begins with words from outside, a path perhaps, fits no such row."""
     patterns = [pattern for pattern, remedy in module.REMEDIES.items() if "{" in remedy]
     assert patterns
-    assert all(re.match("[(]?[A-Za-z]", pattern) for pattern in patterns)
+    assert all(re.match(r"[A-Za-z]|\(\w+\|\w+\) ", pattern) for pattern in patterns)
 
 
 def test_the_name_of_an_account_stays_in_its_line() -> None:

@@ -263,7 +263,7 @@ class Popen(subprocess.Popen):
         super().__init__(*arguments, **options)
         sys.stdin.readline()
         signal.raise_signal(signal.SIGINT)
-        time.sleep(0.1)  # the main thread has found no az to stop then
+        time.sleep(0.1)  # as if az took longer to start
 subprocess.Popen = Popen
 try:
     ask({INDEX_URL!r})
