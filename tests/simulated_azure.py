@@ -17,6 +17,7 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
+from simulated_entra import Persons
 from simulated_identity import (
     APPLICATION,
     AUDIENCE,
@@ -111,6 +112,7 @@ class Azure(Machine):
         self.refuses_valid_to = False
         self.application_refusal = 401  # the status, where one asks for a session token
         self.revoked_claims = ""  # base64; if set, the tokens that az gets are revoked
+        self.persons = Persons()
         self.clients = {CLIENT_ID: Client()}  # the applications in the tenant
         self.github_claims: dict[str, Any] = {}  # overrides claims of GitHub's assertions
         self.identity: str | None = None  # the bearer of the managed identity

@@ -16,6 +16,8 @@ NO_TENANT = "00000000-0000-0000-0000-000000000000"
 CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of the application, and of the identity
 OBJECT_ID = "88888888-0000-0000-0000-000000000000"  # likewise
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps
+ARM_RESOURCE = "https://management.core.windows.net/"  # Azure Resource Manager, which az asks
+SCOPES = {f"{RESOURCE}/.default", f"{ARM_RESOURCE}/.default"}
 EVERYTHING = "user_impersonation"
 ISSUER = f"https://sts.windows.net/{TENANT}/"
 AUDIENCE = "api://AzureADTokenExchange"
@@ -112,11 +114,15 @@ class Client:
 
 Refusal = tuple[int, str]  # a code of Entra's and what it means; the code is 0 if all is well
 ERRORS = {  # all others are "invalid_client"
+    50020: "invalid_grant",
+    50076: "interaction_required",
     70003: "unsupported_grant_type",
+    700082: "invalid_grant",
     500011: "invalid_resource",
     700016: "unauthorized_client",
     900021: "invalid_request",
     900144: "invalid_request",
+    9002313: "invalid_request",
 }
 
 
@@ -136,7 +142,7 @@ def check_request(
     if tenant.lower() != TENANT or client_id not in clients:
         where = f"was not found in the directory '{tenant}'"
         return 700016, f"Application with identifier '{client_id}' {where}."
-    if scope != f"{RESOURCE}/.default":
+    if scope not in SCOPES:
         return 500011, f"The resource principal named {scope} was not found in the tenant {tenant}."
     check = check_secret if "client_secret" in form else check_assertion
     return check(form, clients[client_id], now)

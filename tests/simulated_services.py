@@ -28,6 +28,7 @@ from uuid import NAMESPACE_DNS, uuid4, uuid5
 import trustme
 from flit_core.wheel import make_wheel_in
 
+from simulated_entra import answer_arm, answers_a_person
 from simulated_identity import (
     ERRORS,
     EVERYTHING,
@@ -339,6 +340,8 @@ class Handler(BaseHTTPRequestHandler):
     # --- Entra: "/{tenant}/oauth2/v2.0/token"
 
     def answer_entra(self) -> None:
+        if answers_a_person(self):
+            return
         named = re.fullmatch(r"/([^/]+)/oauth2/v2\.0/token", self.route)
         if self.command != "POST" or not named:
             return self.answer(404, "<html>no such page</html>")
@@ -348,9 +351,14 @@ class Handler(BaseHTTPRequestHandler):
         code, reason = check_request(named[1], form, self.azure.clients, self.azure.now())
         if not code:
             proof = "1" if "client_secret" in form else "2"
-            token = self.azure.application_token(appid=form["client_id"], appidacr=proof)
+            resource = form["scope"][: -len("/.default")]
+            claims = {"appid": form["client_id"], "appidacr": proof, "aud": resource}
+            token = self.azure.application_token(**claims)
             lifetime = {"expires_in": 3599, "ext_expires_in": 3599}
             return self.answer(200, {"token_type": "Bearer", **lifetime, "access_token": token})
+        self.refuse_sign_in(code, reason)
+
+    def refuse_sign_in(self, code: int, reason: str) -> None:
         error = ERRORS.get(code, "invalid_client")
         now, trace, correlation = iso(self.azure.now()).replace("T", " "), uuid4(), uuid4()
         trail = f"Trace ID: {trace} Correlation ID: {correlation} Timestamp: {now}"
@@ -407,6 +415,7 @@ SERVICES = [
     Service(FEED, rf"([\w-]+\.)?pkgs\.{DOMAINS}", Handler.answer_feed),
     Service(AUTHORITY, rf"([\w-]+\.)?vssps(ext)?\.{DOMAINS}", Handler.answer_authority),
     Service(ENTRA, LOGIN_HOSTS, Handler.answer_entra),
+    Service("arm", r"management\.azure\.com", answer_arm),
     Service(GITHUB, r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
     Service(STORAGE, r"[\w-]+\.blob\.core\.windows\.net", Handler.answer_storage),
     Service(IMDS, IMDS, Handler.answer_metadata),  # the metadata port, not behind the proxy
