@@ -65,6 +65,18 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[-1])
+def az(session: nox.Session) -> None:
+    """Let the real az sign in to the simulated Azure, for the real pip and twine."""
+    install_group(session, "test", "uv", "pip", "twine", ".")
+    home = Path(session.create_tmp(), "az")
+    uv = ["uv", "--quiet", "--system-certs"]
+    session.run(*uv, "venv", "--clear", "--python", "python", str(home))
+    session.run(*uv, "pip", "install", "--python", str(home), "azure-cli==2.91.0")
+    session.env["REAL_AZ"] = str(home / "bin" / "az")
+    session.run("pytest", "-n", "2", "tests/azure_cli.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1])
 def fuzz(session: nox.Session) -> None:
     """Run the tests of the parsers with many examples."""
     install_group(session, "test", ".")

@@ -1,61 +1,65 @@
-"""What Entra and Azure Resource Manager answer to a real az, which signs in persons, too.
+"""What Entra and Azure Resource Manager answer to a real az, by which persons sign in, too.
 
-The grants of applications are in simulated_identity.
+How an application's token is granted is in simulated_identity.
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code
+https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from simulated_identity import SCOPES, TENANT, USER, Refusal, jwt
+from simulated_identity import ARM_RESOURCE, SCOPES, TENANT, USER, Refusal, jwt
 
 if TYPE_CHECKING:
     from simulated_services import Handler
 
-LOGIN = "https://login.microsoftonline.com"
-AZ = USER["appid"]
+OTHER_TENANT = "22222222-3333-4444-5555-666666666666"
+NAMES = {TENANT: "dev@contoso.com", OTHER_TENANT: "dev@fabrikam.com"}
+ENTRA = "login.microsoftonline.com"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
-PAGES = {
-    "/common/discovery/instance": {
-        "tenant_discovery_endpoint": f"{LOGIN}/common/.well-known/openid-configuration",
-        "metadata": [
-            {
-                "preferred_network": "login.microsoftonline.com",
-                "preferred_cache": "login.windows.net",
-                "aliases": ["login.microsoftonline.com", "login.windows.net", "sts.windows.net"],
-            }
-        ],
-    },
-}
+DEVICE_PAGE = "https://login.microsoft.com/device"
+EVERY_LOGIN = {"openid", "profile", "offline_access"}  # scopes that az adds
+STRANGER = (
+    "User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{}/' "
+    "does not exist in tenant 'Contoso' and cannot access the application "
+    f"'{USER['appid']}'(Microsoft Azure CLI) in that tenant."
+)
 
 
 @dataclass
 class Persons:
-    """Who signs in by device code, and what becomes of it."""
+    """Who signs in by device code, and approves at once; there is one in each tenant."""
 
-    refusal: Refusal = (0, "")  # of every token from now on
-    # The home tenant, and the scopes, of each device code and refresh token
+    refusal: Refusal = (0, "")  # if there is a code, Entra refuses every token
+    # By device code or refresh token: the person's tenant, and the scopes asked for
     grants: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def grant(self, kind: str, tenant: str, scopes: str = "") -> str:
+        token = f"{kind}{token_urlsafe(60)}"
+        self.grants[token] = TENANT if tenant == "organizations" else tenant, scopes
+        return token
 
 
 def answers_a_person(handler: Handler) -> bool:
-    """Answer what Entra is asked in the course of a person's sign-in, if it is that."""
+    """Answer what Entra is asked while a person signs in; tell whether it was that."""
     form = dict(parse_qsl(handler.body.decode()))
     tenant, _, page = handler.route[1:].partition("/")
-    if handler.route == "/common/discovery/instance":
-        handler.answer(200, PAGES[handler.route])
+    if page == "discovery/instance":
+        names = [ENTRA, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
+        cloud = {"preferred_network": ENTRA, "preferred_cache": names[1], "aliases": names}
+        handler.answer(200, {"metadata": [cloud]})
     elif page == "v2.0/.well-known/openid-configuration":
         handler.answer(200, openid_configuration(tenant))
     elif page == "oauth2/v2.0/devicecode":
-        handler.answer(200, device_code(handler.azure.persons, tenant, form["scope"]))
-    elif page == "oauth2/v2.0/token" and form.get("grant_type") in (DEVICE_CODE, "refresh_token"):
+        code = handler.azure.persons.grant("", tenant, form["scope"])
+        handler.answer(200, device_code(code))
+    elif form.get("grant_type") in (DEVICE_CODE, "refresh_token"):
         answer_grant(handler, tenant, form)
     else:
         return False
@@ -63,77 +67,69 @@ def answers_a_person(handler: Handler) -> bool:
 
 
 def openid_configuration(tenant: str) -> dict[str, Any]:
-    pages = f"{LOGIN}/{tenant}/oauth2/v2.0"
+    protocol = f"https://{ENTRA}/{tenant}/oauth2/v2.0"
     return {
-        "issuer": f"{LOGIN}/{tenant}/v2.0",
-        "authorization_endpoint": f"{pages}/authorize",
-        "device_authorization_endpoint": f"{pages}/devicecode",
-        "token_endpoint": f"{pages}/token",
+        "issuer": f"https://{ENTRA}/{tenant}/v2.0",
+        "authorization_endpoint": f"{protocol}/authorize",
+        "device_authorization_endpoint": f"{protocol}/devicecode",
+        "token_endpoint": f"{protocol}/token",
     }
 
 
-def device_code(persons: Persons, tenant: str, scope: str) -> dict[str, Any]:
-    code = token_urlsafe(40)
-    home = TENANT if tenant == "organizations" else tenant
-    persons.grants[code] = home, scope
-    page = "https://login.microsoft.com/device"
-    how = f"To sign in, use a web browser to open the page {page} and enter the code ABCD1234 "
+def device_code(code: str) -> dict[str, Any]:
+    how = f"To sign in, use a web browser to open the page {DEVICE_PAGE} and enter the code "
     return {
         "user_code": "ABCD1234",
         "device_code": code,
-        "verification_uri": page,
+        "verification_uri": DEVICE_PAGE,
         "expires_in": 900,
         "interval": 5,
-        "message": how + "to authenticate.",
+        "message": f"{how}ABCD1234 to authenticate.",
     }
 
 
 def answer_grant(handler: Handler, tenant: str, form: dict[str, str]) -> None:
-    azure = handler.azure
-    proof = form.get("device_code") or form.get("refresh_token", "")
-    home, scopes = azure.persons.grants.get(proof, ("", ""))
-    code, reason = azure.persons.refusal
-    (scope,) = {*form.get("scope", scopes).split()} - {"openid", "profile", "offline_access"}
-    if not home:
-        code, reason = 9002313, "Invalid request. Request is malformed or invalid."
-    elif tenant not in (home, "organizations"):
-        who = f"User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{home}/'"
-        reason = f"{who} does not exist in tenant 'Contoso' and cannot access the application "
-        reason += f"'{AZ}'(Microsoft Azure CLI) in that tenant. The account needs to be added as "
-        reason += "an external user in the tenant first. Sign out and sign in again with a "
-        reason += "different Azure Active Directory user account."
-        code = 50020
+    persons = handler.azure.persons
+    proof = form.get("device_code") or form["refresh_token"]
+    home, scopes = persons.grants[proof]
+    (scope,) = {*form.get("scope", scopes).split()} - EVERY_LOGIN
+    code, reason = persons.refusal
+    if tenant not in (home, "organizations"):
+        code, reason = 50020, STRANGER.format(home)
     elif scope not in SCOPES:
-        code, reason = 500011, f"The resource principal named {scope} was not found in the tenant."
+        code, reason = 500011, f"The resource principal named {scope} was not found."
     if code:
         return handler.refuse_sign_in(code, reason)
-    resource = scope[: -len("/.default")]
-    refresh = f"1.A{token_urlsafe(60)}"
-    azure.persons.grants[refresh] = home, ""
-    name = "dev@contoso.com" if home == TENANT else "dev@fabrikam.com"
-    who = {"oid": USER["oid"], "tid": home, "preferred_username": name, "sub": USER["sub"]}
-    now = int(azure.now())
-    claims = {"aud": AZ, "iss": f"{LOGIN}/{home}/v2.0", "iat": now, "nbf": now, "exp": now + 3600}
-    info = json.dumps({"uid": USER["oid"], "utid": home}).encode()
-    handler.answer(
-        200,
-        {
-            "token_type": "Bearer",
-            "scope": f"{resource}/user_impersonation {scope}",
-            "expires_in": 3599,
-            "ext_expires_in": 3599,
-            "access_token": azure.entra_token(aud=resource, tid=home, upn=name, unique_name=name),
-            "refresh_token": refresh,
-            "foci": "1",
-            "id_token": jwt({**claims, **who, "ver": "2.0"}),
-            "client_info": base64.urlsafe_b64encode(info).decode().rstrip("="),
-        },
-    )
+    handler.answer(200, person_tokens(handler, home, scope))
+
+
+def person_tokens(handler: Handler, tenant: str, scope: str) -> dict[str, Any]:
+    azure, name, resource = handler.azure, NAMES[tenant], scope[: -len("/.default")]
+    who = {"oid": USER["oid"], "tid": tenant, "preferred_username": name}
+    times = {"iat": int(azure.now()), "exp": int(azure.now()) + 3600}
+    issuer = f"https://{ENTRA}/{tenant}/v2.0"
+    info = json.dumps({"uid": USER["oid"], "utid": tenant}).encode()
+    return {
+        "token_type": "Bearer",
+        "scope": f"{resource}/user_impersonation {scope}",
+        "expires_in": 3599,
+        "ext_expires_in": 3599,
+        "access_token": azure.entra_token(
+            aud=resource, tid=tenant, upn=name, unique_name=name
+        ),
+        "refresh_token": azure.persons.grant("1.A", tenant),
+        "foci": "1",
+        "id_token": jwt(
+            {"aud": USER["appid"], "iss": issuer, "sub": USER["sub"], **times, **who}
+        ),
+        "client_info": base64.urlsafe_b64encode(info).decode().rstrip("="),
+    }
 
 
 def answer_arm(handler: Handler) -> None:
-    """Answer that the account has no subscriptions."""
+    """Answer that the account sees its tenant and no subscriptions."""
+    bearer = handler.headers["Authorization"].partition(" ")[2]
+    if handler.azure.bearers[bearer]["aud"] != ARM_RESOURCE:
+        return handler.answer(401, {"error": {"code": "InvalidAuthenticationTokenAudience"}})
     tenants = [{"id": f"/tenants/{TENANT}", "tenantId": TENANT}]
-    if re.fullmatch("/tenants", handler.route):
-        return handler.answer(200, {"value": tenants})
-    handler.answer(200, {"value": []})
+    handler.answer(200, {"value": tenants if handler.route == "/tenants" else []})

@@ -20,7 +20,7 @@ TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/
 def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
     assert f"\n{TEST_COMMAND} -s demo\n" in README
     assert f"\n{TEST_COMMAND}\n" in README
-    assert (ROOT / ".ci" / "run").read_text().endswith(f"\n{TEST_COMMAND}\n")
+    assert (ROOT / ".ci" / "run").read_text().endswith(f"\n{TEST_COMMAND}\n.venv/bin/nox -s az\n")
 
 
 @pytest.fixture(scope="module")
