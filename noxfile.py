@@ -68,7 +68,7 @@ def clients(session: nox.Session) -> None:
 def az(session: nox.Session) -> None:
     """Let the real az sign in to the simulated Azure, for the real pip and twine."""
     install_group(session, "test", "uv", "pip", "twine", ".")
-    home = Path(session.create_tmp(), "az")
+    home = Path(session.create_tmp(), "az").resolve()
     uv = ["uv", "--quiet", "--system-certs"]
     session.run(*uv, "venv", "--clear", "--python", "python", str(home))
     session.run(*uv, "pip", "install", "--python", str(home), "azure-cli==2.91.0")

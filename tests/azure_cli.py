@@ -1,6 +1,7 @@
-"""The real az signs in to the simulated Azure, and the real pip and twine use its sign-in.
+"""The real az signs in to the simulated Azure; the real pip and twine use its sign-in.
 
-`nox -s az` runs this file; plain pytest leaves it out, for az comes from the package registry.
+`nox -s az` runs this file; plain pytest leaves it out, for az comes from the package
+registry.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ Run = Callable[..., str]
 @pytest.fixture
 def run(azure: Azure, tmp_path: Path) -> Run:
     """Run a command line, with the real az on PATH; return what it said."""
-    log = f'echo "$*" >> "{azure.folder}/az.log"'
-    guard = '[ "$1" = upgrade ] && exit 1'  # az upgrade starts itself, without end
-    azure.executable("az", f'{log}\n{guard}\nexec "{REAL_AZ}" "$@"')
+    # Microsoft's packages have a bash script, too; sh drops AZURE_AUTO-UPGRADE_ENABLE.
+    lines = [
+        f"#!{shutil.which('bash')}",
+        f'echo "$*" >> "{azure.folder}/az.log"',
+        '[ "$1" = upgrade ] && exit 1',  # it would start itself again, without end
+        f'exec "{REAL_AZ}" "$@"',
+    ]
+    (azure.bin / "az").write_text("\n".join(lines))
+    (azure.bin / "az").chmod(0o755)
     settings = azure.environment(
         REQUESTS_CA_BUNDLE=str(azure.ca_file),
         AZURE_CONFIG_DIR=str(azure.folder / "azure"),
@@ -70,7 +77,7 @@ def run(azure: Azure, tmp_path: Path) -> Run:
 
 
 def assert_told(run: Run, *words: str, **variables: str) -> None:
-    """Assert that a client's warning tells a user these words, and the diagnosis, too."""
+    """Assert that a client's warning has these words for a user, and the diagnosis."""
     for line in (KEYRING, DIAGNOSIS):
         said = run(line, 1, **variables)
         assert [word for word in words if word not in said] == [], said

@@ -1,4 +1,4 @@
-"""What Entra and Azure Resource Manager answer to a real az, by which persons sign in, too.
+"""What Entra and Azure Resource Manager answer to a real az, by which persons sign in.
 
 How an application's token is granted is in simulated_identity.
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code
@@ -26,15 +26,15 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 DEVICE_PAGE = "https://login.microsoft.com/device"
 EVERY_LOGIN = {"openid", "profile", "offline_access"}  # scopes that az adds
 STRANGER = (
-    "User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{}/' "
-    "does not exist in tenant 'Contoso' and cannot access the application "
+    "User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{}/'"
+    " does not exist in tenant 'Contoso' and cannot access the application "
     f"'{USER['appid']}'(Microsoft Azure CLI) in that tenant."
 )
 
 
 @dataclass
 class Persons:
-    """Who signs in by device code, and approves at once; there is one in each tenant."""
+    """Who signs in by device code, and approves at once; one in each tenant."""
 
     refusal: Refusal = (0, "")  # if there is a code, Entra refuses every token
     # By device code or refresh token: the person's tenant, and the scopes asked for
@@ -52,7 +52,11 @@ def answers_a_person(handler: Handler) -> bool:
     tenant, _, page = handler.route[1:].partition("/")
     if page == "discovery/instance":
         names = [ENTRA, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
-        cloud = {"preferred_network": ENTRA, "preferred_cache": names[1], "aliases": names}
+        cloud = {
+            "preferred_network": ENTRA,
+            "preferred_cache": names[1],
+            "aliases": names,
+        }
         handler.answer(200, {"metadata": [cloud]})
     elif page == "v2.0/.well-known/openid-configuration":
         handler.answer(200, openid_configuration(tenant))
@@ -77,14 +81,14 @@ def openid_configuration(tenant: str) -> dict[str, Any]:
 
 
 def device_code(code: str) -> dict[str, Any]:
-    how = f"To sign in, use a web browser to open the page {DEVICE_PAGE} and enter the code "
+    how = f"To sign in, use a web browser to open the page {DEVICE_PAGE}"
     return {
         "user_code": "ABCD1234",
         "device_code": code,
         "verification_uri": DEVICE_PAGE,
         "expires_in": 900,
         "interval": 5,
-        "message": f"{how}ABCD1234 to authenticate.",
+        "message": f"{how} and enter the code ABCD1234 to authenticate.",
     }
 
 
@@ -130,6 +134,8 @@ def answer_arm(handler: Handler) -> None:
     """Answer that the account sees its tenant and no subscriptions."""
     bearer = handler.headers["Authorization"].partition(" ")[2]
     if handler.azure.bearers[bearer]["aud"] != ARM_RESOURCE:
-        return handler.answer(401, {"error": {"code": "InvalidAuthenticationTokenAudience"}})
+        return handler.answer(
+            401, {"error": {"code": "InvalidAuthenticationTokenAudience"}}
+        )
     tenants = [{"id": f"/tenants/{TENANT}", "tenantId": TENANT}]
     handler.answer(200, {"value": tenants if handler.route == "/tenants" else []})
