@@ -90,7 +90,7 @@ def person(azure: Azure, tenant: str = TENANT) -> str:
     return f"{REMEDY.replace(TENANT, tenant)} --use-device-code"
 
 
-def person_for_all(azure: Azure) -> str:
+def person_without_scope(azure: Azure) -> str:
     return f"az login --tenant {TENANT} --allow-no-subscriptions --use-device-code"
 
 
@@ -109,7 +109,7 @@ def federated_application(azure: Azure) -> str:
     ("sign_in", "scopes"),
     [
         (person, [READ, WRITE]),
-        (person_for_all, [READ, WRITE]),
+        (person_without_scope, [READ, WRITE]),
         (application, []),
         (federated_application, []),
     ],
@@ -134,7 +134,7 @@ def test_pip_installs_and_twine_uploads(
 # --- What a user reads, and whether it helps
 
 
-def test_nobody_is_signed_in(azure: Azure, run: Run) -> None:
+def test_the_remedy_signs_in_who_has_no_subscription(azure: Azure, run: Run) -> None:
     said = run("az login --use-device-code", 1)  # which keeps nothing
     assert "No subscriptions found" in said
     assert_told(run, "Please run 'az login' to setup account.", REMEDY)
@@ -152,7 +152,7 @@ def test_nobody_is_signed_in(azure: Azure, run: Run) -> None:
 def test_a_person_has_to_sign_in_again(
     azure: Azure, run: Run, refusal: tuple[int, str]
 ) -> None:
-    run(person_for_all(azure))
+    run(person_without_scope(azure))
     azure.persons.refusal = refusal
     assert_told(run, "AADSTS{}: {}".format(*refusal), REMEDY)
     azure.persons.refusal = 0, ""
@@ -160,7 +160,7 @@ def test_a_person_has_to_sign_in_again(
     run(KEYRING)
 
 
-def test_az_asks_for_the_account_that_signed_in_last(azure: Azure, run: Run) -> None:
+def test_az_asks_for_who_signed_in_last_alone(azure: Azure, run: Run) -> None:
     run(person(azure))
     run(person(azure, OTHER_TENANT))
     assert_told(run, "AADSTS50020: User account", f"tenant {TENANT}")
@@ -168,29 +168,29 @@ def test_az_asks_for_the_account_that_signed_in_last(azure: Azure, run: Run) -> 
     run(KEYRING)
 
 
-def test_an_application_of_another_tenant(azure: Azure, run: Run) -> None:
+def test_an_application_is_unknown_in_another_tenant(azure: Azure, run: Run) -> None:
     run(application(azure))
     page = f"Bearer authorization_uri=https://login.windows.net/{OTHER_TENANT}"
     azure.challenge = {"WWW-Authenticate": page, "X-VSS-ResourceTenant": OTHER_TENANT}
     assert_told(run, f"AADSTS700016: Application with identifier '{CLIENT_ID}'")
 
 
-def test_az_trusts_other_certificates(azure: Azure, run: Run) -> None:
-    run(person_for_all(azure))
+def test_the_variable_that_az_obeys_is_named(azure: Azure, run: Run) -> None:
+    run(person_without_scope(azure))
     other = str(azure.folder / "other.pem")
     trustme.CA().cert_pem.write_to_path(other)
     words = "certificate verify failed", "REQUESTS_CA_BUNDLE"
     assert_told(run, *words, REQUESTS_CA_BUNDLE=other)
 
 
-def test_a_folder_that_nobody_can_make(run: Run) -> None:
+def test_a_folder_that_nobody_can_make_is_named(run: Run) -> None:
     assert_told(run, "Error: [Errno", "'/sys", AZURE_CONFIG_DIR="/sys/azure")
 
 
-def test_a_broken_cache(azure: Azure, run: Run) -> None:
+def test_the_reason_is_told_before_the_traceback(azure: Azure, run: Run) -> None:
     run(person(azure))
     (azure.folder / "azure" / "msal_token_cache.json").write_text("{ broken")
-    assert_told(run, "az failed: Expecting property name")
+    assert_told(run, "Expecting property name enclosed in double quotes")
 
 
 # --- What az does besides

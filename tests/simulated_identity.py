@@ -122,7 +122,6 @@ ERRORS = {  # all others are "invalid_client"
     700016: "unauthorized_client",
     900021: "invalid_request",
     900144: "invalid_request",
-    9002313: "invalid_request",
 }
 
 
