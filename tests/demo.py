@@ -1,7 +1,7 @@
-"""Show a person the main job: pip installs a private package, with no Azure account.
+"""Show a person the main job, with no Azure account: `nox -s demo`.
 
-Starts the simulated Azure, runs the real pip through the real keyring, and tells what each of
-them was asked. Exits with an error if the package does not arrive.
+The real pip, keyring and backend install a private package from a simulated Azure.
+Exits with an error if the package does not arrive.
 """
 
 from __future__ import annotations
@@ -9,48 +9,34 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from simulated_azure import INDEX_URL, Azure, Recorded
-
-MEANINGS = {
-    ("GET", 401, False): "asked without credentials: here is where to sign in",
-    ("POST", 200, True): "a bearer token of the user for a session token that only reads packages",
-    ("GET", 200, True): "asked with the session token",
-}
+from simulated_azure import INDEX_URL, Azure
 
 
-def title(text: str) -> None:
-    print(f"\n== {text}", flush=True)
-
-
-def run(azure: Azure, *arguments: str, **variables: str) -> None:
-    print("$ python", *arguments, flush=True)
+def run(azure: Azure, title: str, *arguments: str, **variables: str) -> None:
+    print(f"\n== {title}\n$ python", *arguments, flush=True)
     environment = azure.environment(PYTHONPATH=str(azure.home), **variables)
     subprocess.run([sys.executable, *arguments], env=environment, check=True)
 
 
-def describe(request: Recorded) -> str:
-    meaning = MEANINGS.get((request.method, request.status, "authorization" in request.headers))
-    return (
-        f"  {request.status} {request.method} https://{request.host}{request.path}\n      {meaning}"
-    )
-
-
 def main() -> None:
     with Azure() as azure:
-        title("A private feed in a simulated Azure, an az that is signed in, and a real pip")
         azure.az_signed_in()
-        install = ["-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-input"]
-        install += ["--keyring-provider", "import", "--target", str(azure.home)]
-        install += ["--index-url", INDEX_URL, "contoso-secrets"]
-        run(azure, *install, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
-        title("The package is there")
-        run(azure, "-c", "import contoso_secrets; print('The answer is', contoso_secrets.answer)")
-        title("What az was asked")
-        for arguments in azure.az_runs:
-            print("  az", arguments)
-        title("What Azure was asked (pip's requests and the backend's)")
-        for request in azure.requests:
-            print(describe(request))
+        options = ["--quiet", "--no-cache-dir", "--no-input"]
+        options += ["--keyring-provider", "import", "--target", str(azure.home)]
+        options += ["--index-url", INDEX_URL]
+        run(
+            azure,
+            "pip installs from a private feed, and the backend tells what it does",
+            *["-m", "pip", "install", *options, "contoso-secrets"],
+            ARTIFACTS_KEYRING_NOFUSS_DEBUG="1",
+        )
+        read = "import contoso_secrets; print('The answer is', contoso_secrets.answer)"
+        run(azure, "The package is there", "-c", read)
+        assert len(azure.az_runs) == 1
+        (scope,) = azure.scopes()
+        diagnose = ["-m", "artifacts_keyring_nofuss", INDEX_URL]
+        run(azure, "If it had failed, this would tell why", *diagnose)
+    print(f"\nProven: one run of az and one {scope} token gave pip its package.")
 
 
 if __name__ == "__main__":
