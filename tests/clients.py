@@ -401,7 +401,7 @@ PIP_TOOLS = {
     "tox": ("tox", 2),
     "hatch": ("hatch run python -c 'import contoso_secrets'", 1),
     "pip-tools": ("pip-compile pyproject.toml", 2),
-    "pipenv": ("pipenv install", 5),
+    "pipenv": ("pipenv install", 5 if sys.version_info >= (3, 11) else 4),
     "pipx": ("pipx install --skip-maintenance .", 3),
     "pre-commit": (
         "git init --quiet && git add . && "
