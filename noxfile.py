@@ -203,5 +203,5 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def machines(session: nox.Session) -> None:
-    """Try this and the demo on other machines (-- "HOME read-only" --demo)."""
+    """Try the demo and all this on other machines (-- HOME --only demo)."""
     session.run(sys.executable, "tests/machines.py", *session.posargs)

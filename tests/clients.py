@@ -506,7 +506,7 @@ def test_tools_that_make_environments(
     tooled: Shell, settings: str, client: str, line: str, sign_ins: int
 ) -> None:
     if (settings, client) == (PIP_INSIDE, "pipx") and OLD_PIP_INSIDE:
-        pytest.skip("pipx takes the pip in this Python, which has no --keyring-provider")
+        pytest.skip("pipx takes the pip inside Python, which is too old here")
     tooled(settings + line, client=client)
     assert tooled.azure.scopes() == [READ] * sign_ins
     assert len(tooled.keyring_runs) == sign_ins
