@@ -66,7 +66,7 @@ def install_group(session: nox.Session, group: str, *packages: str) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests."""
-    install_group(session, "test", "pip", ".")
+    install_group(session, "test", ".")
     session.run("pytest", "-n", "2", *session.posargs)
 
 
