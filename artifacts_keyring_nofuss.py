@@ -2,28 +2,26 @@
 # Copyright (c) 2026 The artifacts-keyring-nofuss developers
 """Keyring backend that signs pip, uv, twine and their kin in to Azure DevOps feeds.
 
-This file is all of artifacts-keyring-nofuss, from version 2.0.0 on; it may be vendored.
+This file is all of artifacts-keyring-nofuss, from 2.0.0 on, and may be vendored.
 Project page: https://pypi.org/project/artifacts-keyring-nofuss/
 
 It reads in the order in which a request for a password travels:
 
-1. parse_feed() tells whether a service is a feed; the others are other backends'.
+1. parse_feed() tells whether a service is a feed; all others are other backends'.
 2. discover() asks the feed, without credentials, for its tenant and its authority.
-3. A provider gets a token: one that you gave, an application's, az's or the machine's.
-4. exchange() makes a session token of a person's token; tried() tries all others.
-5. sign_in() is the story of 3 and 4; its SignInError has the reason of each provider.
+3. A provider gets a token: you gave one, or an application, az or the machine has one.
+4. exchange() makes a session token of a person's token; tried() tries any other one.
+5. sign_in() is the story of 3 and 4; its error has the reason of each provider.
 6. ArtifactsKeyringBackend remembers, logs and returns; main() is the diagnosis.
 
-Where can a token go? Read "Where a secret may go", and http(), which refuses all else.
+Where can a token go? Read "Where a secret may go" and http(), which refuses all else.
 A function that cannot do its job raises SignInError. Times are in seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import configparser
-import contextlib
 import functools
 import json
 import logging
@@ -37,14 +35,23 @@ import sys
 import threading
 import time
 import traceback
-import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from email.message import Message
 from http.client import HTTPException
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, NamedTuple
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
+from urllib.request import (
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    getproxies,
+    proxy_bypass,
+)
 
 try:  # keyring 25.2 and newer has imported all of the above: here it costs no time
     from keyring.backend import KeyringBackend
@@ -67,8 +74,7 @@ except ImportError:  # a vendored copy serves credentials without keyring, too
 __version__ = "2.0.0"
 
 log = logging.getLogger(__name__)
-MODULE = __spec__.name if __spec__ else os.path.basename(sys.argv[0]).partition(".")[0]
-T = TypeVar("T")
+MODULE = __spec__.name if __spec__ else __name__  # not "__main__", with python -m
 
 
 class SignInError(Exception):
@@ -88,19 +94,18 @@ class SignInError(Exception):
 
 def tell(text: str, level: int = logging.DEBUG) -> None:
     """Log a step: "+" is done, "-" has failed, "~" may take long."""
-    with contextlib.suppress(Exception):  # a handler that fails is no reason to fail
+    with suppress(Exception):  # a handler that fails is no reason to fail
         log.log(level, "artifacts-keyring-nofuss: %s", text, extra={"step": text})
 
 
 def setting(name: str) -> str:
-    """Return an environment variable without the space around it, "" if it is not set."""
+    """Return an environment variable, without space around it, "" if it is not set."""
     return os.environ.get(name, "").strip()
 
 
-# --- Where a secret may go -----------------------------------------------------------
-#
-# Whatever this file sends goes to an address in this section: http() refuses all others.
-# A pattern is for a whole URL or host, in any case, and has no room for userinfo.
+# --- Where a secret may go ---
+
+# Each pattern is for a whole URL or host, in any case, and has no room for userinfo.
 
 LABEL = r"[a-z0-9-]{1,63}"
 SUBDOMAINS = rf"(?:{LABEL}\.)*"
@@ -130,33 +135,37 @@ LOGIN_PAGE = rf"https://{LOGIN_HOST}(?::443)?/({TENANT})/?"
 # https://docs.github.com/actions/reference/security/oidc
 GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
 
-# A metadata service is asked in clear text, so it is of this machine or its network: its
-# host is an address, or a name without dots.
+# A metadata service is asked in clear text, so it must be of this machine or network:
+# its host is an address, or a name without dots.
 IMDS_ADDRESS = "http://169.254.169.254"
 METADATA_HOST = r"(?:[a-z0-9-]+|[0-9.]+|\[[0-9a-f:.]+\])"
 METADATA_URL = rf"http://{METADATA_HOST}(?::[0-9]{{1,5}})?(?:/[!\"$->@-~]*)?"
 
+# All that http() asks
 DESTINATIONS = (
     rf"https://{FEED_HOST}/[!-~]*",
-    *(rf"https://{authority}/[!-~]*" for authority in CLOUDS.values()),
+    *(rf"https://{authority}(?::443)?/[!-~]*" for authority in CLOUDS.values()),
     rf"{ENTRA}/{TENANT}/oauth2/v2\.0/token",
     GITHUB_URL,
     rf"{METADATA_URL}\?[!-~]*",
 )
 
 
-def trusted(name: str, pattern: str, url: str, remedy: str = "") -> re.Match[str]:
-    """Match a URL that somebody named. Raises SignInError for one that is not trusted."""
+WHO_SET_IT = "find out who set it, and what stands between you and Azure"
+
+
+def trusted(
+    name: str, pattern: str, url: str, remedy: str = WHO_SET_IT
+) -> re.Match[str]:
+    """Match a URL that somebody named. Raises SignInError for any other one."""
     match = re.fullmatch(pattern, url, ANY_CASE)
     if match:
         return match
-    raise SignInError(
-        f"{name} is not trusted: {clean(url) or 'it is missing'}",
-        remedy or "find out who set it, and what stands between you and Azure",
-    )
+    found = clean(url) or "it is missing"
+    raise SignInError(f"{name} is not trusted: {found}", remedy)
 
 
-# --- The feed's URL ------------------------------------------------------------------
+# --- The feed's URL ---
 
 READ = "vso.packaging"
 WRITE = "vso.packaging_write"  # uploads, and saves packages from upstream sources
@@ -212,7 +221,7 @@ def parse_feed(service: str | None) -> Feed | None:
     return Feed(url, key[1], scope, CLOUDS[domain], key)
 
 
-# --- Waiting -------------------------------------------------------------------------
+# --- Waiting ---
 
 ATTEMPT_LIMIT = 10.0  # for an attempt to reach somebody, whatever hangs
 SHORT_WAIT = 0.1  # a long one hears no interrupt on Windows, nor one of another thread
@@ -226,17 +235,18 @@ def short_waits(limit: float) -> Iterator[float]:
         yield min(left, SHORT_WAIT)
 
 
-def in_thread(name: str, work: Callable[..., T], *arguments: object) -> T:
+def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any:
     """Return what the work returns. Raises what it raises, SignInError if it is late.
 
-    It has a thread because the look-up of a name has no limit of its own, and because an
-    interrupt amid the start of a program would lose it. A thread that is late is left
-    alone: it soon ends by itself, and has nothing that another one needs.
+    The look-up of a name has no limit of its own, and an interrupt amid the start of a
+    program would lose it: so the work has a thread. One that is late is left alone; it
+    soon ends by itself, and holds nothing that another one needs.
     """
     outcomes: list[Any] = []
     task = (outcomes, work, arguments)
-    thread = threading.Thread(target=deliver, args=task, daemon=True)
+    thread = threading.Thread(target=deliver, args=task)
     try:
+        thread.daemon = True
         thread.start()
         for seconds in short_waits(ATTEMPT_LIMIT):
             thread.join(seconds)
@@ -255,7 +265,7 @@ def in_thread(name: str, work: Callable[..., T], *arguments: object) -> T:
         raise SignInError(late, CHECK_NETWORK)
     if isinstance(outcomes[0], Exception):
         raise outcomes[0]
-    return outcomes[0]  # type: ignore[no-any-return]
+    return outcomes[0]
 
 
 def deliver(outcomes: list[Any], work: Callable[..., object], arguments: Any) -> None:
@@ -266,21 +276,30 @@ def deliver(outcomes: list[Any], work: Callable[..., object], arguments: Any) ->
         outcomes.append(error)
 
 
-# --- HTTP ----------------------------------------------------------------------------
+# --- HTTP ---
 
 ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
 NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # but 401 instead of a redirect
 CHECK_NETWORK = "check the network and HTTPS_PROXY"
+SET_CERTIFICATES = "set SSL_CERT_FILE to a PEM file of the certificates to trust"
+if sys.platform == "darwin":  # pip and uv ask the Keychain there, OpenSSL does not
+    SET_CERTIFICATES = (
+        "give Python the certificates of the Keychain:\n"
+        "security find-certificate -a -p /Library/Keychains/System.keychain"
+        " /System/Library/Keychains/SystemRootCertificates.keychain >~/ca.pem"
+        " && export SSL_CERT_FILE=~/ca.pem"
+    )
 SET_PROXY = "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, percent-encoded"
 PROXY = (
     r"(?:http://)?((?:[^/?#@]*@)?(?:[\w.-]+|\[[\da-f:.]+\]))(:[0-9]{1,5})?(?:/[^?#@]*)?"
 )
 
 OVERLOADED = {429, *range(500, 600)}  # statuses that may pass
-PAUSES = [0.25, 0.5]
+PAUSES = [0.25, 0.5]  # before another attempt
 # IMDS may have to wake up, or an identity may still be being assigned to the machine:
 # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
 IMDS_PATH = "/metadata/identity/oauth2/token"
+IMDS_PASSING = OVERLOADED | {404, 410}
 IMDS_PAUSES = [1.0, 2.0, 4.0, 8.0]
 
 
@@ -302,12 +321,15 @@ def http(url: str, headers: Mapping[str, str], body: str = "") -> Response:
     if not any(re.fullmatch(pattern, url, ANY_CASE) for pattern in DESTINATIONS):
         raise SignInError(f"{clean(host)} is not to be asked")
 
-    is_imds = IMDS_PATH in url
-    passing = OVERLOADED | {404, 410} if is_imds else OVERLOADED
-    for pause in [*(IMDS_PAUSES if is_imds else PAUSES), None]:
+    passing = OVERLOADED
+    pauses = PAUSES
+    if IMDS_PATH in url:
+        passing = IMDS_PASSING
+        pauses = IMDS_PAUSES
+    for pause in (*pauses, None):
         tell(f"~ asking {host}, up to {ATTEMPT_LIMIT:.0f} s")
         try:
-            response = in_thread(host, send, url, headers, body)
+            response: Response = in_thread(host, send, url, headers, body)
             if pause is None or response.status not in passing:
                 break
         except SignInError as error:
@@ -321,27 +343,26 @@ def http(url: str, headers: Mapping[str, str], body: str = "") -> Response:
 def send(url: str, headers: Mapping[str, str], body: str) -> Response:
     """Send a request, follow no redirect, and return the answer."""
     end = time.monotonic() + ATTEMPT_LIMIT
-    request = urllib.request.Request(url, body.encode() or None, {**headers})
+    request = Request(url, body.encode() or None, {**headers})
     request.add_header("User-Agent", f"artifacts-keyring-nofuss/{__version__}")
     host = request.host  # before a proxy takes its place
-    director = urllib.request.OpenerDirector()  # without a handler of redirects
+    director = OpenerDirector()  # without a handler of redirects
     # Level 0 overrides one that the caller set for http.client, which prints headers.
     if request.type == "https":
-        context = tls_context(certificate_settings())
-        director.add_handler(urllib.request.ProxyHandler(proxy_for(host)))
-        director.add_handler(urllib.request.HTTPSHandler(0, context=context))
+        context = tls_context(certificate_paths())
+        director.add_handler(ProxyHandler(proxy_for(host)))
+        director.add_handler(HTTPSHandler(0, context=context))
     else:  # a metadata service, which no proxy may see
-        director.add_handler(urllib.request.HTTPHandler(0))
+        director.add_handler(HTTPHandler(0))
 
     try:
         # Its limit is for each silence of the server; in_thread()'s is for everything.
         with director.open(request, timeout=ATTEMPT_LIMIT + 1) as answer:
             content = b""
-            while len(content) < ANSWER_LIMIT and time.monotonic() < end:
-                piece = answer.read(64)  # so little that a late thread ends soon
-                if not piece:
-                    break
+            while piece := answer.read(64):  # so little that a late thread ends soon
                 content += piece
+                if len(content) >= ANSWER_LIMIT or time.monotonic() > end:
+                    break
             return Response(answer.status, answer.reason, answer.headers, content)
     except (OSError, HTTPException, ValueError, OverflowError) as error:
         failure = network_error(error, host)
@@ -350,9 +371,9 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
 
 def proxy_for(host: str) -> dict[str, str]:
     """Return the proxy for https requests to a host, under "https"; {} without one."""
-    proxies = urllib.request.getproxies()
+    proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all") or setting("PIP_PROXY")
-    if not proxy.strip() or urllib.request.proxy_bypass(host):
+    if not proxy.strip() or proxy_bypass(host):
         return {}
     match = re.fullmatch(PROXY, proxy.strip(), ANY_CASE)
     if not match:  # and its password may be anywhere in it
@@ -360,22 +381,26 @@ def proxy_for(host: str) -> dict[str, str]:
     return {"https": f"http://{match[1]}{match[2] or ':80'}"}
 
 
+# By words of OpenSSL, urllib or the proxy; the first that fits counts.
+# https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
+NETWORK_REMEDIES = {
+    "mismatch": "find out who answers in place of this host, a proxy perhaps",
+    "expired": "check this machine's clock, then the server's",
+    "not yet valid": "check this machine's clock, then the server's",
+    "CERTIFICATE_VERIFY_FAILED": SET_CERTIFICATES,
+    "failed: 407": SET_PROXY,
+    "": CHECK_NETWORK,
+}
+
+
 def network_error(error: Exception, host: str) -> SignInError:
     """Translate an exception of urllib for a person."""
-    cause = getattr(error, "reason", error)  # URLError's is an exception, SSLError's text
-    if isinstance(cause, Exception):
-        error = cause
-    if isinstance(error, ssl.SSLCertVerificationError):
-        words = clean(error.verify_message)
-        remedy = next(CERTIFICATES[part] for part in CERTIFICATES if part in words)
-        return SignInError(f"{host}: certificate not trusted: {words}", remedy)
-
-    words = clean(str(error)) or type(error).__name__
+    words = clean(str(getattr(error, "reason", error))) or type(error).__name__
     if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
-        words = "the answer is not HTTP or breaks off"  # its words may hold what was sent
-    remedy = SET_PROXY if "failed: 407" in words else CHECK_NETWORK
+        words = "the answer is not HTTP or breaks off"  # its own may hold a secret
+    remedy = next(NETWORK_REMEDIES[part] for part in NETWORK_REMEDIES if part in words)
     failure = SignInError(f"{host}: no connection: {words}", remedy)
-    failure.transient = not re.match(r"Tunnel connection failed: 4(?!29)", words)
+    failure.transient = not re.search("CERTIFICATE_VERIFY|failed: 4(?!29)", words)
     return failure
 
 
@@ -387,7 +412,8 @@ TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d
 def clean(text: str, *secrets: str) -> str:
     """Make text from outside fit for a log: a printable line, not long, no secrets."""
     for secret in filter(None, secrets):
-        text = text.replace(secret, "[removed]").replace(quote_plus(secret), "[removed]")
+        for form in (secret, quote_plus(secret)):
+            text = text.replace(form, "[removed]")
     text = re.sub(r"//[^/\s]*@", "//", text)
     text = re.sub(TOKEN_LIKE, "[removed]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
@@ -396,24 +422,14 @@ def clean(text: str, *secrets: str) -> str:
 
 def parse_object(text: bytes) -> dict[str, Any]:
     """Return the JSON object in a text, an empty one if there is none."""
-    with contextlib.suppress(ValueError, RecursionError):
+    with suppress(ValueError, RecursionError):
         document = json.loads(text)
         if isinstance(document, dict):
             return document
     return {}
 
 
-def refusal(response: Response, *secrets: str) -> str:
-    """Return what an answer says, in a line and without the secrets that were sent."""
-    said = {**parse_object(response.body), "": response.reason}
-    for name in ("message", "error_description", "error", ""):
-        words = said.get(name)
-        if words and isinstance(words, str):
-            return f"answered {response.status}: {clean(words, *secrets)}"
-    return f"answered {response.status}"
-
-
-# --- Certificates --------------------------------------------------------------------
+# --- Certificates ---
 
 # OpenSSL obeys the first two, az and pip the others. All that they name is trusted.
 CA_VARIABLES = (
@@ -431,81 +447,69 @@ CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/ssl/ca-bundle.pem",
 )
-SET_CERTIFICATES = "set SSL_CERT_FILE to a PEM file of the certificates to trust"
-if sys.platform == "darwin":  # pip and uv ask the Keychain there, OpenSSL does not
-    SET_CERTIFICATES = (
-        "give Python the certificates of the Keychain:\n"
-        "security find-certificate -a -p /Library/Keychains/System.keychain"
-        " /System/Library/Keychains/SystemRootCertificates.keychain >~/ca.pem"
-        " && export SSL_CERT_FILE=~/ca.pem"
-    )
-# By OpenSSL's words: https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-CERTIFICATES = {
-    "mismatch": "find out who answers in place of this host, a proxy perhaps",
-    "expired": "check this machine's clock, then the server's",
-    "not yet valid": "check this machine's clock, then the server's",
-    "": SET_CERTIFICATES,
-}
 
 
-def certificate_settings() -> tuple[tuple[str, str], ...]:
-    """Return who names trusted certificates, and in which file or folder (or several)."""
-    named = [(name, setting(name)) for name in CA_VARIABLES if setting(name)]
+def certificate_paths() -> tuple[str, ...]:
+    """Return the files and folders (or several in one) of the certificates to trust."""
+    named = tuple(filter(None, map(setting, CA_VARIABLES)))
     if named or sys.platform == "win32":
-        return tuple(named)
+        return named
 
     # Not load_default_certs(): OpenSSL takes an empty SSL_CERT_FILE at its word.
     system = ssl.get_default_verify_paths()
     paths = (system.openssl_capath or "", system.openssl_cafile or "", *CA_BUNDLES)
     path = next(filter(has_certificates, paths), "")
     for name in ("certifi", "pip._vendor.certifi"):
-        with contextlib.suppress(ImportError):
+        with suppress(ImportError):
             path = path or import_module(name).where()
-    return (("this system", path),)
+    return (path,)
 
 
 def has_certificates(path: str) -> bool:
     """Tell whether OpenSSL finds any there: in a folder, by such names alone."""
-    if os.path.isdir(path):
-        return any(re.fullmatch(r"[0-9a-f]{8}\.[0-9]", name) for name in os.listdir(path))
-    return os.path.isfile(path)
+    if not os.path.isdir(path):
+        return os.path.isfile(path)
+    names = os.listdir(path)
+    return any(re.fullmatch(r"[0-9a-f]{8}\.[0-9]", name) for name in names)
 
 
 @functools.cache  # it takes longer to make than a TLS handshake
-def tls_context(settings: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Return the TLS context that trusts what certificate_settings() names."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default one may log its keys
+def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
+    """Return the TLS context that trusts the certificates there, or else Windows'."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default may log its keys
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not settings:
-        context.load_default_certs()  # of Windows
-    for name, path in settings:
+    if not paths:
+        context.load_default_certs()
+    for path in paths:
         is_folder = any(map(os.path.isdir, path.split(os.pathsep)))
         kind = "capath" if is_folder else "cafile"
         try:
             context.load_verify_locations(**{kind: path})
         except OSError as error:
-            reason = f"{name} has no certificates to trust: {clean(str(error))}"
-            raise SignInError(reason, SET_CERTIFICATES) from error
+            reason = f"{clean(path) or 'this system'} has no certificates to trust"
+            raise SignInError(
+                f"{reason}: {error.strerror}", SET_CERTIFICATES
+            ) from error
     return context
 
 
-# --- What to do about a refusal ------------------------------------------------------
+# --- What to do about a refusal ---
 
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps, in every tenant
 AZ_COMMAND = f"account get-access-token --resource {RESOURCE} --tenant {{tenant}}"
-# Without --scope no second factor is asked for; without the last option, an account that
-# has no subscription is not stored.
+# Without --scope no second factor is asked for; without the last option, an account
+# without a subscription is not stored.
 LOGIN = (
     f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
 )
 SWITCH = f"az account set --subscription {{tenant}} || {LOGIN}"  # az has it, or has not
 PAT = "a personal access token of {organization}, scope Packaging (Read)"
 MEMBER = (
-    "let an administrator add it at https://dev.azure.com/{organization}/_settings/users,"
+    "let an administrator add it to https://dev.azure.com/{organization}/_settings/users"
     " and give it a role in the feed"
 )
 FIRST_VISIT = "sign in once at https://dev.azure.com/{organization}, then try again"
-FEDERATION = "give the application a federated credential with {terms}"
+FEDERATION = "give the application a federated credential for what Entra was shown"
 SECRET = "sign in with a valid secret of the application: its value, not its ID"
 POLICY = "ask your administrator: a policy forbids this sign-in"
 # By the code in a service's words:
@@ -530,8 +534,8 @@ REMEDIES = {
     "TF400813": f"this account is no member of {{organization}}: {MEMBER}",
     "TF401444": f"{FIRST_VISIT}; for an application, {MEMBER}",
     "VS403463": POLICY,
-    "VS800075": "check the project in the URL; a pipeline's token is let into another one"
-    " where 'Limit job authorization scope to current project' is off",
+    "VS800075": "check the project in the URL; for a pipeline's token, switch off 'Limit"
+    " job authorization scope to current project'",
 }
 
 
@@ -539,7 +543,7 @@ def remedy_for(words: str, remedy: str, **known: Any) -> str:
     """Return what to do about the code in a refusal's words, or else this remedy."""
     codes = re.findall(r"\b(?:AADSTS|TF|VS)\d+", words)
     template = next((REMEDIES[code] for code in codes if code in REMEDIES), remedy)
-    return template.format(**{"tenant": "", "terms": "just these", **known})
+    return template.format(**{"tenant": "", **known})
 
 
 def refused(
@@ -548,11 +552,14 @@ def refused(
     """Tell that a service refused, without the secrets that were sent to it."""
     if response.status in OVERLOADED:
         remedy = "try again later"
-    words = refusal(response, *secrets)
-    return SignInError(f"{service} {words}", remedy_for(words, remedy, **known))
+    said = parse_object(response.body)
+    words = said.get("message") or said.get("error_description") or response.reason
+    words = clean(str(words), *secrets)
+    reason = f"{service} answered {response.status}: {words}".rstrip(": ")
+    return SignInError(reason, remedy_for(words, remedy, **known))
 
 
-# --- The feed's challenge ------------------------------------------------------------
+# --- The feed's challenge ---
 
 CHECK_URL = "check the organization, the project and the feed in the URL"
 PROXY_PAGE = "find out who answers: a proxy may show a page of its own"
@@ -598,16 +605,15 @@ def challenged_tenant(headers: Message) -> str:
     return next((tenant.lower() for tenant in tenants if tenant != NO_TENANT), "")
 
 
-# --- Tokens --------------------------------------------------------------------------
+# --- Tokens ---
 
-# What becomes of a token: a person's can do all that the person can, so it is exchanged.
+# What becomes of a token: a person's can do all that the person can: it is exchanged.
 # The token service refuses an application's: like a personal access token, it is tried.
 EXCHANGE = "exchange"
 TRY = "try"
 EITHER = "exchange, or else try"  # it cannot be read
 # https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
 ISSUER = rf"https://(?:sts\.windows\.net|login\.microsoftonline\.com)/{GUID}/(?:v2\.0)?"
-ACCOUNT_CLAIMS = ("upn", "unique_name", "preferred_username", "appid", "oid")
 
 
 class Token(NamedTuple):
@@ -625,12 +631,12 @@ def usable(value: object, source: str) -> str:
     """Return the value if it is a token that fits into a header."""
     if isinstance(value, str) and re.fullmatch(r"[!-~]{1,32768}", value):
         return value
-    raise SignInError(f"{source} holds no usable token", "put one token there, in ASCII")
+    raise SignInError(f"{source} holds no usable token", "put one there, in ASCII")
 
 
 def read_claims(token: str) -> dict[str, Any]:
     """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         _, payload, _ = token.split(".")
         return parse_object(base64.urlsafe_b64decode(f"{payload}==="))
     return {}
@@ -645,19 +651,11 @@ def use_of(claims: Mapping[str, Any]) -> str:
 
 def account_of(claims: Mapping[str, Any]) -> str:
     """Return the name of a token's account."""
-    names = [claims[name] for name in ACCOUNT_CLAIMS if claims.get(name)]
-    return clean(str(names[0])) if names else "an unknown account"
+    account = claims.get("unique_name") or claims.get("appid") or "an unknown account"
+    return clean(str(account))
 
 
-def check_tenant(claims: Mapping[str, Any], tenant: str, remedy: str) -> None:
-    """Raise SignInError for a token of another tenant than the feed's."""
-    home = str(claims.get("tid")).lower()
-    if home != tenant and re.fullmatch(f"{GUID} {GUID}", f"{home} {tenant}"):
-        reason = f"the token is of tenant {home}, the feed of {tenant}"
-        raise SignInError(reason, remedy.format(tenant=tenant))
-
-
-# --- Provider: a token made elsewhere ------------------------------------------------
+# --- Provider: a token made elsewhere ---
 
 TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN_FILE"
@@ -666,7 +664,7 @@ SECRET_FILE = f"/run/secrets/{TOKEN_VARIABLE}"
 
 
 def given_token(_: Challenge) -> Token | None:
-    """Return the token that somebody made for this process, of any kind a feed takes."""
+    """Return the token that somebody gave this process, of any kind a feed takes."""
     file = setting(TOKEN_FILE_VARIABLE)
     paths = {TOKEN_FILE_VARIABLE: file, TOKEN_VARIABLE: "", SECRET_FILE: SECRET_FILE}
     for source, path in paths.items():
@@ -677,28 +675,27 @@ def given_token(_: Challenge) -> Token | None:
             continue
         claims = read_claims(usable(value, source))
         if isinstance(claims.get("exp"), int) and claims["exp"] <= time.time():
-            raise SignInError(f"the token in {source} has expired", "put a new one there")
+            raise SignInError(f"the token in {source} has expired", "give a new one")
         use = EXCHANGE if use_of(claims) == EXCHANGE else TRY
         return Token(value, use, f"the token in {source}")
     return None
 
 
 def read_file(source: str, path: str) -> str:
-    """Return the token in a file, "" if there is none; the path comes from the source."""
+    """Return the token in a file that the source names, "" if there is none."""
     try:
         with open(path, "rb") as file:
             return file.read(ANSWER_LIMIT).decode("utf-8-sig", "replace").strip()
     except FileNotFoundError:
         return ""
     except OSError as error:
+        remedy = "let this user read it; a Docker build needs --mount=type=secret,uid=…"
         raise SignInError(
-            f"{source} cannot be read: {error.strerror}",
-            "let this user read it; a Docker build's secret is root's, unless you write:\n"
-            f"RUN --mount=type=secret,id={TOKEN_VARIABLE},uid=1000 …",
+            f"{source} cannot be read: {error.strerror}", remedy
         ) from None
 
 
-# --- Provider: workload identity -----------------------------------------------------
+# --- Provider: workload identity ---
 
 # https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 # https://azure.github.io/azure-workload-identity/docs/
@@ -706,11 +703,12 @@ CLIENT_SECRET = "AZURE_CLIENT_SECRET"
 ASSERTION_FILE = "AZURE_FEDERATED_TOKEN_FILE"
 GITHUB_REQUEST = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+AUDIENCE = "api://AzureADTokenExchange"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, 2.2
 
 
 def proof_of_application() -> str:
-    """Return the variable that proves the application AZURE_CLIENT_ID, "" without one."""
+    """Return the variable that proves the application AZURE_CLIENT_ID, "" if none."""
     proofs = filter(setting, (CLIENT_SECRET, ASSERTION_FILE, GITHUB_REQUEST))
     return next(proofs, "") if setting("AZURE_CLIENT_ID") else ""
 
@@ -720,10 +718,8 @@ def workload_identity(challenge: Challenge) -> Token | None:
     variable = proof_of_application()
     client = setting("AZURE_CLIENT_ID")
     if not variable and client and setting("GITHUB_ACTIONS"):
-        raise SignInError(
-            "this job may not ask GitHub for an id token",
-            "give it this permission, beside `contents: read`:\nid-token: write",
-        )
+        remedy = "give it this permission, beside `contents: read`:\nid-token: write"
+        raise SignInError("this job may not ask GitHub for an id token", remedy)
     if not variable:
         return None
 
@@ -738,32 +734,28 @@ def workload_identity(challenge: Challenge) -> Token | None:
     response = http(url, {}, urlencode(form))
 
     if response.status != 200:
-        claims = read_claims(proof)  # of an assertion; nothing of them is secret
-        terms = ", ".join(f"{name} {claims.get(name)!r}" for name in ("iss", "sub", "aud"))
-        known = {**challenge._asdict(), "terms": terms}
         remedy = "look the code up at https://login.microsoftonline.com/error"
-        raise refused("Entra", response, remedy, proof, **known)
+        raise refused("Entra", response, remedy, proof, **challenge._asdict())
     value = usable(parse_object(response.body).get("access_token"), "Entra's answer")
     return Token(value, TRY, f"a token of {clean(client)}")
 
 
 def client_assertion(variable: str) -> str:
-    """Return a fresh assertion: the projected token of AKS, or one of GitHub Actions."""
+    """Return a fresh assertion: AKS's projected token, or one of GitHub Actions."""
     if variable == ASSERTION_FILE:
         return usable(read_file(variable, setting(variable)), variable)
 
     remedy = f"put an id token of your own server into the file of {ASSERTION_FILE}"
     url = trusted(variable, GITHUB_URL, setting(variable), remedy)[0]
     bearer = usable(setting(GITHUB_TOKEN), GITHUB_TOKEN)
-    audience = setting("AZURE_FEDERATED_TOKEN_AUDIENCE") or "api://AzureADTokenExchange"
-    url += ("&" if "?" in url else "?") + urlencode({"audience": audience})
+    url += ("&" if "?" in url else "?") + urlencode({"audience": AUDIENCE})
     response = http(url, {"Authorization": f"Bearer {bearer}"})
     if response.status != 200:
         raise refused("GitHub", response, "run the job again", bearer)
     return usable(parse_object(response.body).get("value"), "GitHub's answer")
 
 
-# --- Provider: the Azure CLI ---------------------------------------------------------
+# --- Provider: the Azure CLI ---
 
 # https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
 AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
@@ -825,19 +817,19 @@ def azure_cli(challenge: Challenge) -> Token | None:
 
     value = usable(document.get("accessToken"), "az's answer")
     claims = read_claims(value)
-    check_tenant(claims, challenge.tenant, SWITCH)
     return Token(value, use_of(claims), f"a token of {account_of(claims)}")
 
 
-# --- Programs ------------------------------------------------------------------------
+# --- Programs ---
 
 SYSTEM_ROOT = os.environ.get("SYSTEMROOT", r"C:\Windows")
-# python -m azure.cli imports what lies in its folder: one of administrators alone
+# Where only administrators can write: python -m azure.cli imports what lies there
 SAFE_FOLDER = SYSTEM_ROOT if sys.platform == "win32" else "/"
+Process = subprocess.Popen[bytes]
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program, "" if PATH has none; relative folders do not count."""
+    """Return a program's path, "" if it is in no absolute folder of PATH."""
     endings = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     for folder in filter(os.path.isabs, os.get_exec_path()):
         for ending in endings:
@@ -852,16 +844,17 @@ def run(
 ) -> tuple[bytes, bytes]:
     """Run a program with settings in its environment; return its output and errors.
 
-    Raises SignInError if it cannot be started, or does not answer within the limit; then
-    it is stopped, as by an interrupt. One that goes on after its answer is left alone.
+    Raises SignInError if it cannot be started or does not answer within the limit, and
+    stops it then, as at an interrupt. One that goes on after its answer is left alone.
     """
     name = os.path.basename(command[0])
     tell(f"~ running {name}, up to {limit:.0f} s")
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Process] = []
     said = None
     try:
         in_thread(name, start_program, command, settings, started)
-        said = listen(started[0], limit)
+        said = listen(name, started[0], limit)
+        return said
     except (OSError, RuntimeError) as error:
         reason = f"{name} cannot be started: {clean(str(error))}"
         raise SignInError(reason, f"run {name} yourself") from error
@@ -869,18 +862,13 @@ def run(
         for process in started:
             if process.poll() is None and not said:
                 stop(process)
-            for pipe in filter(None, (process.stdout, process.stderr)):
-                pipe.close()
-    if said:
-        return said
-    reason = f"{name} gave no answer within {limit:.0f} s and was stopped"
-    raise SignInError(reason, f"run {name} yourself, and see what it waits for")
+            if sys.platform != "win32":  # where their readers would hold this up
+                for pipe in filter(None, (process.stdout, process.stderr)):
+                    pipe.close()
 
 
 def start_program(
-    command: list[str],
-    settings: Mapping[str, str],
-    started: list[subprocess.Popen[bytes]],
+    command: list[str], settings: Mapping[str, str], started: list[Process]
 ) -> None:
     """Start a program, and add it to those that are started."""
     # Not dict(os.environ), for which no other thread may change it meanwhile
@@ -894,14 +882,12 @@ def start_program(
         stderr=subprocess.PIPE,
         env={**environment, **settings},
         cwd=SAFE_FOLDER,
-        start_new_session=True,  # az is a script, and what it starts must be stopped, too
+        start_new_session=True,  # for az is a script, whose children must stop, too
     )
     started.append(process)
 
 
-def listen(
-    process: subprocess.Popen[bytes], limit: float
-) -> tuple[bytes, bytes] | None:
+def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
     """Return what a program says until it ends, or has said a whole JSON object."""
     for seconds in short_waits(limit):
         try:
@@ -911,74 +897,70 @@ def listen(
         # What has ended may have left a child that holds its pipes; az may go on.
         if process.poll() is not None or parse_object(said[0]):
             return said
-    return None
+    reason = f"{name} gave no answer within {limit:.0f} s and was stopped"
+    raise SignInError(reason, f"run {name} yourself, and see what it waits for")
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: Process) -> None:
     """Kill a program that nobody has waited for, and what it started."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with suppress(OSError, subprocess.TimeoutExpired):
         if sys.platform == "win32":
-            taskkill = os.path.join(SYSTEM_ROOT, "System32", "taskkill.exe")
+            taskkill = rf"{SYSTEM_ROOT}\System32\taskkill.exe"
             command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
             subprocess.run(command, capture_output=True, timeout=5)
         else:
             os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
+    with suppress(OSError, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait(1.0)
 
 
-# --- Provider: managed identity ------------------------------------------------------
+# --- Provider: managed identity ---
 
 
 class MetadataService(NamedTuple):
     """How a metadata service is asked for a token."""
 
-    address: str  # the variable with its address
-    secret: str  # the variable with its secret; it is there where both are set
+    variables: tuple[str, ...]  # of its address and its secret; all are set where it is
     header: str  # for its secret
     version: str
     client: str  # the parameter that names a user-assigned identity
 
 
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
+APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")  # Container Apps, too
+AZURE_ML = ("MSI_ENDPOINT", "MSI_SECRET")
 METADATA_SERVICES = (
-    # App Service, Functions, Container Apps, Automation; then Azure ML
-    MetadataService(
-        "IDENTITY_ENDPOINT",
-        "IDENTITY_HEADER",
-        "X-IDENTITY-HEADER",
-        "2019-08-01",
-        "client_id",
-    ),
-    MetadataService("MSI_ENDPOINT", "MSI_SECRET", "secret", "2017-09-01", "clientid"),
+    MetadataService(APP_SERVICE, "X-IDENTITY-HEADER", "2019-08-01", "client_id"),
+    MetadataService(AZURE_ML, "secret", "2017-09-01", "clientid"),
+    MetadataService((), "", "2018-02-01", "client_id"),  # IMDS, if anything
 )
 IMDS_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"  # of azure-identity
-IMDS = MetadataService(IMDS_VARIABLE, "", "", "2018-02-01", "client_id")  # elsewhere
 IMDS_LIMIT = 0.6  # to connect; off Azure, its address swallows every packet
 
 
 def managed_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the machine's managed identity."""
-    rows = [row for row in METADATA_SERVICES if setting(row.address)]
-    service = next((row for row in rows if setting(row.secret)), IMDS)
-    url = setting(service.address)
-    if service is IMDS:
-        url = (url or IMDS_ADDRESS).rstrip("/") + IMDS_PATH
-    parts = urlsplit(trusted(service.address, METADATA_URL, url)[0])
-    if service is IMDS:
+    services = [row for row in METADATA_SERVICES if all(map(setting, row.variables))]
+    service = services[0]
+    variable, secret_variable = service.variables or (IMDS_VARIABLE, "")
+    url = setting(variable)
+    if not secret_variable:
         if challenge.is_public:  # nobody should wait for it
             return None
-        try:
-            address = parts.hostname, parts.port or 80
-            socket.create_connection(address, IMDS_LIMIT).close()
-        except (OSError, ValueError):
-            raise SignInError(f"no metadata service is at {parts.netloc}") from None
+        url = (url or IMDS_ADDRESS).rstrip("/") + IMDS_PATH
+    parts = urlsplit(trusted(variable, METADATA_URL, url)[0])
+    try:
+        address = (parts.hostname, parts.port or 80)
+        socket.create_connection(address, IMDS_LIMIT).close()
+    except (OSError, ValueError):
+        raise SignInError(f"no metadata service is at {parts.netloc}") from None
 
     headers = {"Metadata": "true"}
-    secret = setting(service.secret)
-    if secret:
-        headers[service.header] = usable(secret, service.secret)
     query = {"api-version": service.version, "resource": RESOURCE}
+    secret = setting(secret_variable)
+    if secret:
+        headers[service.header] = usable(secret, secret_variable)
     client = setting("AZURE_CLIENT_ID") or setting("DEFAULT_IDENTITY_CLIENT_ID")
     if client:
         query[service.client] = client
@@ -987,12 +969,12 @@ def managed_identity(challenge: Challenge) -> Token | None:
         remedy = "set AZURE_CLIENT_ID to the client id of an identity of this machine"
         raise refused("the metadata service", response, remedy, secret)
 
-    found = parse_object(response.body).get("access_token")
-    value = usable(found, "the metadata service's answer")
+    answer = parse_object(response.body)
+    value = usable(answer.get("access_token"), "the metadata service's answer")
     return Token(value, TRY, f"a token of {account_of(read_claims(value))}")
 
 
-# --- The table of providers ----------------------------------------------------------
+# --- The table of providers ---
 
 # In the order in which they are asked; each returns None where it is not configured.
 PROVIDERS: dict[str, Callable[[Challenge], Token | None]] = {
@@ -1014,7 +996,8 @@ def chosen_providers() -> list[str]:
     source = PROVIDER_VARIABLE
     name = setting(source)
     if not name:
-        source, name = configured_provider()
+        source = "keyringrc.cfg"
+        name = configured_provider()
     if name in PROVIDERS:
         return [name]
     if name:
@@ -1025,22 +1008,21 @@ def chosen_providers() -> list[str]:
     return [name for name in PROVIDERS if name != unasked]
 
 
-def configured_provider() -> tuple[str, str]:
-    """Return the path of keyring's own configuration, and the provider it names or ""."""
+def configured_provider() -> str:
+    """Return the provider that keyring's own configuration names, "" if none."""
     config = configparser.RawConfigParser()
-    path = ""
     try:
         path = os.path.join(config_root(), "keyringrc.cfg")
         config.read(path if os.path.isabs(path) else [], encoding="utf-8")
-    except (configparser.Error, ValueError, OSError) as error:
+    except (configparser.Error, UnicodeError) as error:
         reason = f"{path} cannot be read: {type(error).__name__}"
         raise SignInError(reason, f"correct or remove {path}") from error
     except (RuntimeError, KeyError):  # there is no home
         pass
-    return path, config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
+    return config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
-# --- The password: exchanged, or tried -----------------------------------------------
+# --- The password: exchanged, or tried ---
 
 USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the password alone
 SCOPE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_SCOPE"
@@ -1060,27 +1042,28 @@ def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
     Source: "Azure Artifacts credential provider", VstsSessionTokenClient,
     https://github.com/microsoft/artifacts-credprovider
     """
-    wish = setting(SCOPE_VARIABLE) or READ
-    if wish not in (READ, WRITE):
-        reason = f"{SCOPE_VARIABLE} is {clean(wish)}, which is no scope of a session token"
+    scope = WRITE if feed.scope == WRITE else setting(SCOPE_VARIABLE) or READ
+    if scope not in (READ, WRITE):
+        reason = f"{SCOPE_VARIABLE} is {clean(scope)}, no scope of a session token"
         raise SignInError(reason, f"set it to {WRITE}, or unset it")
-    scope = WRITE if WRITE in (feed.scope, wish) else READ
 
     name = "the feed's X-VSS-AuthorizationEndpoint"
-    pattern = rf"(https://{feed.authority})(?::443)?(/{ORGANIZATION})?/?"
-    origin, path = trusted(name, pattern, challenge.authority).groups("")
-    url = origin.lower() + path + SESSION_TOKENS
+    pattern = rf"https://{feed.authority}(?::443)?(?:/{ORGANIZATION})?/?"
+    authority = trusted(name, pattern, challenge.authority)[0].rstrip("/")
+    url = authority + SESSION_TOKENS
     headers = {**JSON, **NO_LOGIN_PAGE, "Authorization": f"Bearer {bearer.value}"}
     end = time.gmtime(time.time() + SESSION_LIFE)
-    life = {"validTo": time.strftime("%Y-%m-%dT%H:%M:%SZ", end)}
     form = {"scope": scope, "displayName": "artifacts-keyring-nofuss"}
-    response = http(url, headers, json.dumps({**form, **life}))
+    form["validTo"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", end)
+    response = http(url, headers, json.dumps(form))
     if response.status == 400:  # Microsoft's own client, too, then takes any life
+        del form["validTo"]
         response = http(url, headers, json.dumps(form))
     if response.status != 200:
         return refused_bearer(feed, challenge, bearer, response)
 
-    value = usable(parse_object(response.body).get("token"), "the token service's answer")
+    answer = parse_object(response.body)
+    value = usable(answer.get("token"), "the token service's answer")
     limits = ", which saves no new package from upstream" if scope == READ else ""
     tell(f"+ exchange: a session token of scope {scope}{limits}")
     return Token(value, TRY, f"a session token of scope {scope}")
@@ -1098,18 +1081,19 @@ def refused_bearer(
         remedy = f"az logout; {LOGIN.format(tenant=challenge.tenant)}{option}"
         raise SignInError("Azure DevOps has revoked the sign-in", remedy)
 
-    words = refusal(response, bearer.value)
     is_refusal = 400 <= response.status < 500 and response.status not in OVERLOADED
-    if bearer.use == EITHER and is_refusal and not re.search(PERSONAL, words):
-        tell(f"- exchange: Azure DevOps {words}")
-        return tried(feed, bearer)
     remedy = FIRST_VISIT if is_refusal else POLICY
     known = challenge._asdict()
-    raise refused("Azure DevOps", response, remedy, bearer.value, **known)
+    failure = refused("Azure DevOps", response, remedy, bearer.value, **known)
+    is_personal = re.search(PERSONAL, failure.reason)
+    if bearer.use != EITHER or is_personal or not is_refusal:
+        raise failure
+    tell(f"- exchange: {failure}")
+    return tried(feed, bearer)
 
 
 def tried(feed: Feed, token: Token) -> Token:
-    """Return a token that nobody has just issued, if the feed takes it as a password."""
+    """Return a token that may be no password here, if the feed takes it as one."""
     basic = base64.b64encode(f"{USERNAME}:{token.value}".encode()).decode()
     headers = {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}
     response = http(feed.endpoint("simple"), headers)
@@ -1117,12 +1101,12 @@ def tried(feed: Feed, token: Token) -> Token:
         tell(f"+ the feed takes {token}")
         return token
     remedy = NO_ROLE if response.status == 403 else NO_MEMBER
-    secrets = token.value, basic
+    service = f"{token}: the feed"
     known = {"organization": feed.organization}
-    raise refused(f"{token}: the feed", response, remedy, *secrets, **known)
+    raise refused(service, response, remedy, token.value, basic, **known)
 
 
-# --- The whole sign-in ---------------------------------------------------------------
+# --- The whole sign-in ---
 
 INSTALL_AZ = f"install the Azure CLI and run az login, or set {TOKEN_VARIABLE} to {PAT}"
 SET_PAT = (
@@ -1140,8 +1124,11 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
     >>> sign_in(feed, discover(feed))
     a session token of scope vso.packaging
     """
-    names = chosen_providers() if challenge.tenant else ["token"]
-    default = INSTALL_AZ if challenge.tenant else SET_PAT
+    names = chosen_providers()
+    default = INSTALL_AZ.format(organization=feed.organization)
+    if not challenge.tenant:
+        names = ["token"]
+        default = SET_PAT.format(organization=feed.organization)
     reasons: list[str] = []
     remedies: list[str] = []
     for name in names:
@@ -1159,8 +1146,8 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
             reasons.append(f"{name}: {error.reason}")
             remedies.append(error.remedy)
 
-    remedy = next(filter(None, remedies), default).format(organization=feed.organization)
     nothing = f"no token is given, and the Entra tenant is {challenge.tenant or 'none'}"
+    remedy = next(filter(None, remedies), default)
     raise SignInError("\n".join(reasons) or nothing, remedy)
 
 
@@ -1173,10 +1160,10 @@ def explained(error: Exception) -> SignInError:
     return SignInError(f"please report this: {type(error).__name__} at {where}")
 
 
-# --- The keyring class ---------------------------------------------------------------
+# --- The keyring class ---
 
-# az, like MSAL, counts a token with less than five minutes left as expired, and whoever
-# else is asked here grants an hour or more: nobody needs to read when a token ends.
+# az, like MSAL, counts a token with less than five minutes left as expired, and all
+# others who are asked grant an hour or more: nobody needs to read when a token ends.
 PASSWORD_LIFE = 300.0
 FAILURE_LIFE = 60.0
 
@@ -1195,7 +1182,7 @@ if hasattr(os, "register_at_fork"):  # what the parent's threads hold is not the
     os.register_at_fork(after_in_child=locks.clear)
 
 
-@contextlib.contextmanager
+@contextmanager
 def turn(key: object) -> Iterator[None]:
     """Wait until no other thread works for the same key."""
     lock = locks.setdefault(key, threading.RLock())
@@ -1275,7 +1262,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         outcome = recall(feed)
         if outcome:
             return outcome
-        with contextlib.ExitStack() as turns:
+        with ExitStack() as turns:
             turns.enter_context(turn(feed.url))
             outcome = recall(feed)
             if outcome:
@@ -1306,7 +1293,7 @@ if setting("ARTIFACTS_KEYRING_NOFUSS_DEBUG") not in ("", "0") and not log.handle
     log.propagate = False
 
 
-# --- The diagnosis: python -m artifacts_keyring_nofuss URL ---------------------------
+# --- The diagnosis: python -m artifacts_keyring_nofuss URL ---
 
 EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
 COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
@@ -1328,8 +1315,8 @@ def keyring_order(_: Feed) -> str:
         raise SignInError(reason, remedy) from error
 
     kinds = [type(backend) for backend in getattr(active, "backends", [active])]
+    kinds = [kind for kind in kinds if kind.__module__ != "__main__"]
     names = [clean(f"{kind.__module__}.{kind.__name__}") for kind in kinds]
-    names = [name for name in names if "__main__" not in name]
     for name in names:
         if name.startswith(OTHER_PLUGINS):
             tell(f"- keyring: {name} serves feeds, too: uninstall its package")
@@ -1350,29 +1337,29 @@ def keyring_command() -> str:
     command = find_program("keyring")
     if not command:
         return "none on PATH; uv, and pip by subprocess, need one"
-    with contextlib.suppress(SignInError):
+    with suppress(SignInError):
         backends, _ = run([command, "--list-backends"], COMMAND_LIMIT, {})
         if f"{MODULE}.Artifacts".encode() in backends:
             return f"{clean(command)} lists this backend"
-    remedy = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"'
-    return f"{clean(command)} does not list this; for uv put one first on PATH:\n{remedy}"
+    tool = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"'
+    return f"{clean(command)} does not list this; uv needs one that does:\n{tool}"
 
 
 def main() -> int:
-    """Tell step by step whether keyring's clients can use a feed, and what to do if not."""
-    parser = argparse.ArgumentParser(f"python -m {MODULE}", description=main.__doc__)
-    parser.add_argument("url", help=f"the feed's URL, like {EXAMPLE_URL}")
-    parser.add_argument("--version", action="version", version=__version__)
-    url = parser.parse_args().url
+    """Tell step by step whether keyring's clients get in, and what to do if not."""
+    url = sys.argv[1] if len(sys.argv) == 2 else ""
     feed = parse_feed(url)
     if not feed:
-        parser.error(f"not a feed's URL, which is like {EXAMPLE_URL}")
+        print(f"usage: python -m {MODULE} {EXAMPLE_URL}", file=sys.stderr)
+        return 2
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(relativeCreated)6.0f ms  %(step)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+    logging.raiseExceptions = False  # nor does anybody need to know of a closed pipe
 
+    tell(f"  artifacts-keyring-nofuss {__version__}, Python {sys.version}")
     if re.match("https://[^/@]*:[^/@]+@", url, ANY_CASE):
         tell("- clients: they use the password in this URL, which may be old or wrong")
     for switch, effect in SWITCHES.items():
