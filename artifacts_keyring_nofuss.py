@@ -2,13 +2,11 @@
 # Copyright (c) 2026 The artifacts-keyring-nofuss developers
 """Keyring backend that signs pip, uv, twine and their kin in to Azure DevOps feeds.
 
-This file is all of artifacts-keyring-nofuss, from 2.0.0 on, and may be vendored.
-Project page: https://pypi.org/project/artifacts-keyring-nofuss/
+This is all of https://pypi.org/project/artifacts-keyring-nofuss/ from 2.0.0 on, and can
+be vendored. It reads in the order in which a request for a password travels:
 
-It reads in the order in which a request for a password travels:
-
-1. parse_feed() tells whether a service is a feed; all others are other backends'.
-2. discover() asks the feed, without credentials, for its tenant and its authority.
+1. parse_feed() tells whether keyring's service is a feed.
+2. discover() asks the feed, without credentials, for its tenant and authority.
 3. A provider gets a token: you gave one, or an application, az or the machine has one.
 4. exchange() makes a session token of a person's token; tried() tries any other one.
 5. sign_in() is the story of 3 and 4; its error has the reason of each provider.
@@ -40,6 +38,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from email.message import Message
 from http.client import HTTPException
 from importlib import import_module
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from types import SimpleNamespace
 from typing import Any, Callable, NamedTuple
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
@@ -53,20 +52,20 @@ from urllib.request import (
     proxy_bypass,
 )
 
-try:  # keyring 25.2 and newer has imported all of the above: here it costs no time
+try:  # keyring has imported all of the above itself
     from keyring.backend import KeyringBackend
     from keyring.credentials import SimpleCredential
     from keyring.errors import NoKeyringError, PasswordDeleteError, PasswordSetError
     from keyring.util.platform_ import config_root
 
     STORE_ERRORS = (PasswordSetError, PasswordDeleteError, NoKeyringError)
-except ImportError:  # a vendored copy serves credentials without keyring, too
+except ImportError:  # a vendored copy needs no keyring
     KeyringBackend = object  # type: ignore[assignment, misc]
     STORE_ERRORS = ()  # type: ignore[assignment]
-    config_root = str  # that is, ""
+    config_root = str
 
     class SimpleCredential(SimpleNamespace):  # type: ignore[no-redef]
-        """A username and a password, which its repr does not show."""
+        """A username and a password, without a repr."""
 
         __repr__ = object.__repr__
 
@@ -74,38 +73,37 @@ except ImportError:  # a vendored copy serves credentials without keyring, too
 __version__ = "2.0.0"
 
 log = logging.getLogger(__name__)
-MODULE = __spec__.name if __spec__ else __name__  # not "__main__", with python -m
+MODULE = __spec__.name if __spec__ else __name__
 
 
 class SignInError(Exception):
-    """Why something failed, and what to do, in words for a person.
+    """Why something failed, and what to do ("" if nobody knows), for a person to read.
 
-    remedy: "" if nobody knows; a command in it has a line of its own.
-    transient: another attempt may succeed.
+    A command in it has a line of its own. transient: another attempt may succeed.
     """
 
     transient = False
 
     def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(f"{reason}\n{remedy}".strip().replace("\n", "\n    "))
+        super().__init__("\n    ".join([reason, *remedy.splitlines()]))
         self.reason = reason
         self.remedy = remedy
 
 
 def tell(text: str, level: int = logging.DEBUG) -> None:
-    """Log a step: "+" is done, "-" has failed, "~" may take long."""
+    """Log a step: + is done, - has failed, ~ may take long."""
     with suppress(Exception):  # a handler that fails is no reason to fail
         log.log(level, "artifacts-keyring-nofuss: %s", text, extra={"step": text})
 
 
 def setting(name: str) -> str:
-    """Return an environment variable, without space around it, "" if it is not set."""
+    """Return an environment variable without space around it."""
     return os.environ.get(name, "").strip()
 
 
 # --- Where a secret may go ---
 
-# Each pattern is for a whole URL or host, in any case, and has no room for userinfo.
+# Patterns of whole URLs or hosts, without room for userinfo
 
 LABEL = r"[a-z0-9-]{1,63}"
 SUBDOMAINS = rf"(?:{LABEL}\.)*"
@@ -113,9 +111,9 @@ ORGANIZATION = r"[a-z0-9][a-z0-9._-]*"
 GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 ANY_CASE = re.ASCII | re.IGNORECASE  # without ASCII, U+212A would match a k
 
-# The domains of feeds, and the hosts of the token service that a feed there may name:
+# The domains of feeds, and the hosts of the token service that they may name
 # https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url
-# https://github.com/microsoft/artifacts-credprovider; the last two are test fabrics.
+# (two are test fabrics)
 AUTHORITY = rf"(?:{SUBDOMAINS}vssps|vsspsext)\.(?:dev\.azure|visualstudio)\.com"
 CLOUDS = {
     "pkgs.dev.azure.com": AUTHORITY,
@@ -123,23 +121,25 @@ CLOUDS = {
     "pkgs.codedev.ms": rf"{SUBDOMAINS}vssps\.codedev\.ms",
     "pkgs.vsts.me": rf"{SUBDOMAINS}vssps\.vsts\.me",
 }
-LEGACY = ("pkgs.visualstudio.com", "pkgs.vsts.me")  # {organization}.pkgs…
+LEGACY = ("pkgs.visualstudio.com", "pkgs.vsts.me")
 FEED_HOST = rf"(?:({LABEL})\.)?({'|'.join(map(re.escape, CLOUDS))})"
 
-# The one Entra of Azure DevOps, and the pages by which a feed's challenge may name it
+# Azure DevOps' one Entra, and its pages that a challenge may name
 ENTRA = "https://login.microsoftonline.com"
-LOGIN_HOST = r"(?:login\.(?:microsoftonline|microsoft)\.com|login\.windows\.net)"
-TENANT = rf"(?:{GUID}|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+)"  # or a domain name
-LOGIN_PAGE = rf"https://{LOGIN_HOST}(?::443)?/({TENANT})/?"
+TENANT = rf"(?:{GUID}|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+)"
+LOGIN_PAGE = (
+    r"https://login\.(?:microsoftonline\.com|microsoft\.com|windows\.net)(?::443)?"
+    rf"/({TENANT})/?"
+)
 
 # https://docs.github.com/actions/reference/security/oidc
 GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
 
-# A metadata service is asked in clear text, so it must be of this machine or network:
-# its host is an address, or a name without dots.
+# In clear text, so of this machine or network: an address, or a name without dots
 IMDS_ADDRESS = "http://169.254.169.254"
-METADATA_HOST = r"(?:[a-z0-9-]+|[0-9.]+|\[[0-9a-f:.]+\])"
-METADATA_URL = rf"http://{METADATA_HOST}(?::[0-9]{{1,5}})?(?:/[!\"$->@-~]*)?"
+METADATA_URL = (
+    r"http://(?:[a-z0-9-]+|[0-9.]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
+)
 
 # All that http() asks
 DESTINATIONS = (
@@ -151,30 +151,29 @@ DESTINATIONS = (
 )
 
 
-WHO_SET_IT = "find out who set it, and what stands between you and Azure"
-
-
-def trusted(
-    name: str, pattern: str, url: str, remedy: str = WHO_SET_IT
-) -> re.Match[str]:
-    """Match a URL that somebody named. Raises SignInError for any other one."""
+def trusted(name: str, pattern: str, url: str, remedy: str = "") -> re.Match[str]:
+    """Match a URL that somebody named, or raise SignInError."""
     match = re.fullmatch(pattern, url, ANY_CASE)
     if match:
         return match
-    found = clean(url) or "it is missing"
-    raise SignInError(f"{name} is not trusted: {found}", remedy)
+    raise SignInError(
+        f"{name} is not trusted: {clean(url) or 'it is missing'}",
+        remedy or "find out who set it, and what stands between you and Azure",
+    )
 
 
 # --- The feed's URL ---
 
 READ = "vso.packaging"
-WRITE = "vso.packaging_write"  # uploads, and saves packages from upstream sources
+WRITE = "vso.packaging_write"  # uploads, and saves packages from upstream
 
-# Stricter than RFC 3986: no URL matches in which two parsers might see two hosts.
-USERINFO = r"[\w.~%!$&'()*+,;=:-]*@"
-FEED_URL = rf"https://(?:{USERINFO})?({FEED_HOST})(?::443)?(/[^?#]*)?(?:[?#].*)?"
+# Stricter than RFC 3986: no two parsers may see different hosts.
+FEED_URL = (
+    r"https://(?:[\w.~%!$&'()*+,;=:-]*@)?"
+    rf"({FEED_HOST})(?::443)?(/[^?#]*)?(?:[?#].*)?"
+)
 UPLOAD_PATH = r"(?:/[^/]+){0,2}/_packaging/[^/]+/pypi/upload/*"
-AMBIGUOUS_PATH = r"/(?:\.|%2e){1,2}(?:/|$)|%2f|%5c"  # a server may read another one
+AMBIGUOUS_PATH = r"/(?:\.|%2e){1,2}(?:/|$)|%2f|%5c"
 
 
 class Feed(NamedTuple):
@@ -183,8 +182,8 @@ class Feed(NamedTuple):
     url: str  # without userinfo, query and fragment
     organization: str
     scope: str  # that its use needs
-    authority: str  # the pattern of its hosts
-    key: tuple[str, ...]  # feeds with the same one share a credential
+    authority: str  # the hosts of its token service
+    key: tuple[str, ...]  # of a credential that feeds share
 
     def endpoint(self, name: str) -> str:
         """Return the URL of the feed's endpoint "simple" or "upload"."""
@@ -192,15 +191,11 @@ class Feed(NamedTuple):
 
 
 def parse_feed(service: str | None) -> Feed | None:
-    """Return the feed whose URL a service is, None for another service.
-
-    >>> parse_feed("https://pkgs.dev.azure.com/org/_packaging/feed/pypi/simple/").scope
-    'vso.packaging'
-    """
+    """Return the feed whose URL a service is, None for another one."""
     if not isinstance(service, str):
         return None
     if not any(domain in service.lower() for domain in CLOUDS):
-        return None  # like most services, which are spared the compilation of FEED_URL
+        return None  # as for most services, which spares them FEED_URL
     match = re.fullmatch(FEED_URL, service, ANY_CASE)
     if not match or not service.isprintable() or "\\" in service:
         return None
@@ -223,24 +218,22 @@ def parse_feed(service: str | None) -> Feed | None:
 
 # --- Waiting ---
 
-ATTEMPT_LIMIT = 10.0  # for an attempt to reach somebody, whatever hangs
-SHORT_WAIT = 0.1  # a long one hears no interrupt on Windows, nor one of another thread
-START_LIMIT = 0.3  # that an interrupt waits for what is just being started
+ATTEMPT_LIMIT = 10.0  # for an attempt, whatever hangs
+SHORT_WAIT = 0.1  # a long one hears no interrupt on Windows, nor another thread's
 
 
 def short_waits(limit: float) -> Iterator[float]:
-    """Yield how long to wait, again and again until the limit is over."""
+    """Yield how long to wait, until the limit is over."""
     end = time.monotonic() + limit
     while (left := end - time.monotonic()) > 0:
         yield min(left, SHORT_WAIT)
 
 
 def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any:
-    """Return what the work returns. Raises what it raises, SignInError if it is late.
+    """Return what the work returns; raise what it raises, SignInError if it is late.
 
-    The look-up of a name has no limit of its own, and an interrupt amid the start of a
-    program would lose it: so the work has a thread. One that is late is left alone; it
-    soon ends by itself, and holds nothing that another one needs.
+    Why a thread? The look-up of a name has no limit, and an interrupt amid the start of
+    a program would lose it. A late one is left alone, and has what nobody needs.
     """
     outcomes: list[Any] = []
     task = (outcomes, work, arguments)
@@ -252,24 +245,24 @@ def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any
             thread.join(seconds)
             if outcomes:
                 break
-    except RuntimeError:  # no thread can be started here
+    except RuntimeError:  # no thread can start here
         deliver(*task)
     finally:
-        for _ in short_waits(START_LIMIT):
+        for _ in short_waits(0.3):  # for what an interrupt left starting
             if thread not in threading.enumerate():
                 break
             time.sleep(0.01)
 
     if not outcomes:
-        late = f"{name}: no complete answer within {ATTEMPT_LIMIT:.0f} s"
-        raise SignInError(late, CHECK_NETWORK)
+        raise SignInError(
+            f"{name}: no complete answer within {ATTEMPT_LIMIT:.0f} s", CHECK_NETWORK
+        )
     if isinstance(outcomes[0], Exception):
         raise outcomes[0]
     return outcomes[0]
 
 
 def deliver(outcomes: list[Any], work: Callable[..., object], arguments: Any) -> None:
-    """Do the work, and leave what it returns or raises in the outcomes."""
     try:
         outcomes.append(work(*arguments))
     except Exception as error:
@@ -278,11 +271,13 @@ def deliver(outcomes: list[Any], work: Callable[..., object], arguments: Any) ->
 
 # --- HTTP ---
 
-ANSWER_LIMIT = 64 * 1024  # bytes; a token has a few thousand
-NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # but 401 instead of a redirect
+ANSWER_LIMIT = 64 * 1024
+NO_LOGIN_PAGE = {"X-TFS-FedAuthRedirect": "Suppress"}  # but a 401
+CHECK_CLOCK = "check this machine's clock, then the server's"
+WHO_ANSWERS = "find out who answers here, a proxy perhaps"
 CHECK_NETWORK = "check the network and HTTPS_PROXY"
 SET_CERTIFICATES = "set SSL_CERT_FILE to a PEM file of the certificates to trust"
-if sys.platform == "darwin":  # pip and uv ask the Keychain there, OpenSSL does not
+if sys.platform == "darwin":  # whose Keychain OpenSSL does not ask
     SET_CERTIFICATES = (
         "give Python the certificates of the Keychain:\n"
         "security find-certificate -a -p /Library/Keychains/System.keychain"
@@ -295,11 +290,10 @@ PROXY = (
 )
 
 OVERLOADED = {429, *range(500, 600)}  # statuses that may pass
-PAUSES = [0.25, 0.5]  # before another attempt
-# IMDS may have to wake up, or an identity may still be being assigned to the machine:
-# https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+PAUSES = [0.25, 0.5]
+# While IMDS wakes up, or an identity is being assigned
+# https://learn.microsoft.com/entra/identity/managed-identities-azure-resources
 IMDS_PATH = "/metadata/identity/oauth2/token"
-IMDS_PASSING = OVERLOADED | {404, 410}
 IMDS_PAUSES = [1.0, 2.0, 4.0, 8.0]
 
 
@@ -307,15 +301,15 @@ class Response(NamedTuple):
     """An answer; its body is cut off at ANSWER_LIMIT."""
 
     status: int
-    reason: str  # the phrase behind the status: Azure DevOps puts its words there
+    reason: str  # Azure DevOps puts its words there
     headers: Message
     body: bytes
 
 
 def http(url: str, headers: Mapping[str, str], body: str = "") -> Response:
-    """Send a GET, or a POST of the body; return the answer of any status.
+    """Send a GET, or a POST of a body; return the answer of any status.
 
-    Raises SignInError if there is no answer, or if the address is not ours to ask.
+    Raises SignInError for no answer, and for an address not in DESTINATIONS.
     """
     host = urlsplit(url).netloc
     if not any(re.fullmatch(pattern, url, ANY_CASE) for pattern in DESTINATIONS):
@@ -324,7 +318,7 @@ def http(url: str, headers: Mapping[str, str], body: str = "") -> Response:
     passing = OVERLOADED
     pauses = PAUSES
     if IMDS_PATH in url:
-        passing = IMDS_PASSING
+        passing = OVERLOADED | {404, 410}
         pauses = IMDS_PAUSES
     for pause in (*pauses, None):
         tell(f"~ asking {host}, up to {ATTEMPT_LIMIT:.0f} s")
@@ -347,46 +341,44 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
     request.add_header("User-Agent", f"artifacts-keyring-nofuss/{__version__}")
     host = request.host  # before a proxy takes its place
     director = OpenerDirector()  # without a handler of redirects
-    # Level 0 overrides one that the caller set for http.client, which prints headers.
-    if request.type == "https":
-        context = tls_context(certificate_paths())
-        director.add_handler(ProxyHandler(proxy_for(host)))
-        director.add_handler(HTTPSHandler(0, context=context))
-    else:  # a metadata service, which no proxy may see
-        director.add_handler(HTTPHandler(0))
-
+    # Level 0: another one, which the caller may have set, prints headers.
     try:
-        # Its limit is for each silence of the server; in_thread()'s is for everything.
+        if request.type == "https":
+            context = tls_context(ca_paths())
+            director.add_handler(ProxyHandler(proxy_for(host)))
+            director.add_handler(HTTPSHandler(0, context=context))
+        else:  # a metadata service, which no proxy may see
+            director.add_handler(HTTPHandler(0))
+        # A limit for each silence; in_thread()'s is for everything.
         with director.open(request, timeout=ATTEMPT_LIMIT + 1) as answer:
             content = b""
-            while piece := answer.read(64):  # so little that a late thread ends soon
+            while piece := answer.read(64):  # little: a late thread ends soon
                 content += piece
                 if len(content) >= ANSWER_LIMIT or time.monotonic() > end:
                     break
             return Response(answer.status, answer.reason, answer.headers, content)
-    except (OSError, HTTPException, ValueError, OverflowError) as error:
+    except (OSError, HTTPException, ValueError, OverflowError, LookupError) as error:
         failure = network_error(error, host)
-    raise failure  # outside of "except": its context might hold what was sent
+    raise failure  # here, for a context may hold a secret
 
 
 def proxy_for(host: str) -> dict[str, str]:
-    """Return the proxy for https requests to a host, under "https"; {} without one."""
+    """Return a host's proxy, under "https"; {} for none."""
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all") or setting("PIP_PROXY")
     if not proxy.strip() or proxy_bypass(host):
         return {}
     match = re.fullmatch(PROXY, proxy.strip(), ANY_CASE)
-    if not match:  # and its password may be anywhere in it
+    if not match:  # its password may be anywhere
         raise SignInError("the proxy is not an http URL", SET_PROXY)
     return {"https": f"http://{match[1]}{match[2] or ':80'}"}
 
 
-# By words of OpenSSL, urllib or the proxy; the first that fits counts.
-# https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
-NETWORK_REMEDIES = {
-    "mismatch": "find out who answers in place of this host, a proxy perhaps",
-    "expired": "check this machine's clock, then the server's",
-    "not yet valid": "check this machine's clock, then the server's",
+# By words of OpenSSL or urllib; the first counts.
+NETWORK = {
+    "mismatch": WHO_ANSWERS,
+    "expired": CHECK_CLOCK,
+    "not yet valid": CHECK_CLOCK,
     "CERTIFICATE_VERIFY_FAILED": SET_CERTIFICATES,
     "failed: 407": SET_PROXY,
     "": CHECK_NETWORK,
@@ -397,20 +389,20 @@ def network_error(error: Exception, host: str) -> SignInError:
     """Translate an exception of urllib for a person."""
     words = clean(str(getattr(error, "reason", error))) or type(error).__name__
     if isinstance(error, HTTPException) and not isinstance(error, ConnectionError):
-        words = "the answer is not HTTP or breaks off"  # its own may hold a secret
-    remedy = next(NETWORK_REMEDIES[part] for part in NETWORK_REMEDIES if part in words)
+        words = "the answer is not HTTP or breaks off"  # its words may hold a secret
+    remedy = next(NETWORK[part] for part in NETWORK if part in words)
     failure = SignInError(f"{host}: no connection: {words}", remedy)
     failure.transient = not re.search("CERTIFICATE_VERIFY|failed: 4(?!29)", words)
     return failure
 
 
-# A JWT, Entra's refresh tokens and client secrets, and whatever else is that long
+# JWTs, refresh tokens, client secrets, and what else is that long
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|\S{3}\dQ~[\w.~-]{20,}|[\w~+=-]{40,}"
 TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d:]+Z"
 
 
 def clean(text: str, *secrets: str) -> str:
-    """Make text from outside fit for a log: a printable line, not long, no secrets."""
+    """Make of outside words a short, printable line without secrets."""
     for secret in filter(None, secrets):
         for form in (secret, quote_plus(secret)):
             text = text.replace(form, "[removed]")
@@ -421,7 +413,7 @@ def clean(text: str, *secrets: str) -> str:
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object in a text, an empty one if there is none."""
+    """Return the JSON object in a text, {} for none."""
     with suppress(ValueError, RecursionError):
         document = json.loads(text)
         if isinstance(document, dict):
@@ -431,7 +423,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
 
 # --- Certificates ---
 
-# OpenSSL obeys the first two, az and pip the others. All that they name is trusted.
+# All that they name is trusted
 CA_VARIABLES = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -439,7 +431,7 @@ CA_VARIABLES = (
     "CURL_CA_BUNDLE",
     "PIP_CERT",
 )
-# Where systems have them, if this Python's OpenSSL was built to look elsewhere
+# Where systems have them
 CA_BUNDLES = (
     "/etc/ssl/cert.pem",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -449,13 +441,13 @@ CA_BUNDLES = (
 )
 
 
-def certificate_paths() -> tuple[str, ...]:
-    """Return the files and folders (or several in one) of the certificates to trust."""
+def ca_paths() -> tuple[str, ...]:
+    """Return the files and folders of the certificates to trust."""
     named = tuple(filter(None, map(setting, CA_VARIABLES)))
     if named or sys.platform == "win32":
         return named
 
-    # Not load_default_certs(): OpenSSL takes an empty SSL_CERT_FILE at its word.
+    # Not load_default_certs(), for which an empty SSL_CERT_FILE is a name
     system = ssl.get_default_verify_paths()
     paths = (system.openssl_capath or "", system.openssl_cafile or "", *CA_BUNDLES)
     path = next(filter(has_certificates, paths), "")
@@ -466,17 +458,17 @@ def certificate_paths() -> tuple[str, ...]:
 
 
 def has_certificates(path: str) -> bool:
-    """Tell whether OpenSSL finds any there: in a folder, by such names alone."""
+    """Tell whether OpenSSL finds any; in a folder, by name."""
     if not os.path.isdir(path):
         return os.path.isfile(path)
     names = os.listdir(path)
     return any(re.fullmatch(r"[0-9a-f]{8}\.[0-9]", name) for name in names)
 
 
-@functools.cache  # it takes longer to make than a TLS handshake
+@functools.cache  # it takes longer than a TLS handshake
 def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
-    """Return the TLS context that trusts the certificates there, or else Windows'."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default may log its keys
+    """Return a TLS context that trusts these certificates, or else Windows'."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a default one may log keys
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not paths:
         context.load_default_certs()
@@ -486,7 +478,7 @@ def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
         try:
             context.load_verify_locations(**{kind: path})
         except OSError as error:
-            reason = f"{clean(path) or 'this system'} has no certificates to trust"
+            reason = f"{clean(path) or 'this system'} has no certificates"
             raise SignInError(
                 f"{reason}: {error.strerror}", SET_CERTIFICATES
             ) from error
@@ -497,15 +489,15 @@ def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
 
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps, in every tenant
 AZ_COMMAND = f"account get-access-token --resource {RESOURCE} --tenant {{tenant}}"
-# Without --scope no second factor is asked for; without the last option, an account
-# without a subscription is not stored.
+# --scope asks for a second factor; the last option stores who has no subscription.
 LOGIN = (
     f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
 )
 SWITCH = f"az account set --subscription {{tenant}} || {LOGIN}"  # az has it, or has not
+PAT_PAGE = "https://dev.azure.com/{organization}/_usersSettings/tokens"
 PAT = "a personal access token of {organization}, scope Packaging (Read)"
 MEMBER = (
-    "let an administrator add it to https://dev.azure.com/{organization}/_settings/users"
+    "let an administrator add it (https://dev.azure.com/{organization}/_settings/users)"
     " and give it a role in the feed"
 )
 FIRST_VISIT = "sign in once at https://dev.azure.com/{organization}, then try again"
@@ -516,87 +508,84 @@ POLICY = "ask your administrator: a policy forbids this sign-in"
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 REMEDIES = {
     "AADSTS50020": SWITCH,
-    "AADSTS53000": POLICY,
     "AADSTS53003": POLICY,
     "AADSTS70021": FEDERATION,
     "AADSTS90072": SWITCH,
-    "AADSTS500011": "check the URL: nobody in tenant {tenant} uses Azure DevOps",
     "AADSTS530003": POLICY,
     "AADSTS700016": "take the client id of an application in tenant {tenant}",
-    "AADSTS700024": "sign in again: what proves a CI job lives for 5 to 10 minutes;"
-    f" right after it, this keeps the sign-in:\naz {AZ_COMMAND}",
+    "AADSTS700024": "sign in again: a CI job's proof lives for 5 to 10 minutes; this,"
+    f" right after it, keeps the sign-in:\naz {AZ_COMMAND}",
     "AADSTS700211": FEDERATION,
     "AADSTS700212": FEDERATION,
     "AADSTS700213": FEDERATION,
-    "AADSTS700223": POLICY,
     "AADSTS7000215": SECRET,
     "AADSTS7000222": SECRET,
     "TF400813": f"this account is no member of {{organization}}: {MEMBER}",
     "TF401444": f"{FIRST_VISIT}; for an application, {MEMBER}",
     "VS403463": POLICY,
-    "VS800075": "check the project in the URL; for a pipeline's token, switch off 'Limit"
-    " job authorization scope to current project'",
+    "VS800075": "check the project in the URL; a pipeline's token may be for its own",
 }
 
 
-def remedy_for(words: str, remedy: str, **known: Any) -> str:
-    """Return what to do about the code in a refusal's words, or else this remedy."""
+class Challenge(NamedTuple):
+    """Where a feed says that its organization signs in."""
+
+    organization: str
+    tenant: str  # of Entra, in lower case; "" for none
+    authority: str  # the URL of the token service, not trusted yet
+    is_public: bool  # what it has already is for everybody
+
+
+def remedy_for(words: str, remedy: str, challenge: Challenge) -> str:
+    """Return the remedy for a code in these words, else this one."""
     codes = re.findall(r"\b(?:AADSTS|TF|VS)\d+", words)
     template = next((REMEDIES[code] for code in codes if code in REMEDIES), remedy)
-    return template.format(**{"tenant": "", **known})
+    return template.format(**challenge._asdict())
 
 
 def refused(
-    service: str, response: Response, remedy: str, *secrets: str, **known: Any
+    service: str, response: Response, remedy: str, challenge: Challenge, *secrets: str
 ) -> SignInError:
-    """Tell that a service refused, without the secrets that were sent to it."""
+    """Tell that a service refused, without the secrets sent."""
     if response.status in OVERLOADED:
         remedy = "try again later"
     said = parse_object(response.body)
     words = said.get("message") or said.get("error_description") or response.reason
     words = clean(str(words), *secrets)
     reason = f"{service} answered {response.status}: {words}".rstrip(": ")
-    return SignInError(reason, remedy_for(words, remedy, **known))
+    return SignInError(reason, remedy_for(words, remedy, challenge))
 
 
 # --- The feed's challenge ---
 
-CHECK_URL = "check the organization, the project and the feed in the URL"
-PROXY_PAGE = "find out who answers: a proxy may show a page of its own"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # of Microsoft accounts
-
-
-class Challenge(NamedTuple):
-    """What a feed's refusal tells: where its organization signs in."""
-
-    organization: str
-    tenant: str  # of Entra, in lower case; "" if there is none
-    authority: str  # the URL of the token service, not trusted yet
-    is_public: bool  # what the feed has already is for everybody
 
 
 def discover(feed: Feed) -> Challenge:
     """Ask the feed, without credentials, where to sign in.
 
-    Raises SignInError where it does not tell. Source: "Azure Artifacts credential
-    provider", https://github.com/microsoft/artifacts-credprovider
+    Raises SignInError where it does not tell. Source: Azure Artifacts Credential
+    Provider, https://github.com/microsoft/artifacts-credprovider
     """
     response = http(feed.url, NO_LOGIN_PAGE)
     is_public = response.status < 400 and feed.scope == READ
-    if is_public:  # but something was refused: the upload endpoint tells by what
+    if is_public:  # but it refused something; uploads are always refused
         response = http(feed.endpoint("upload"), NO_LOGIN_PAGE)
 
     tenant = challenged_tenant(response.headers)
-    if not tenant and response.status != 401:
-        remedy = CHECK_URL if response.status == 404 else PROXY_PAGE
-        raise refused("the feed", response, remedy, organization=feed.organization)
     authority = response.headers.get("X-VSS-AuthorizationEndpoint", "")
+    challenge = Challenge(feed.organization, tenant, authority, is_public)
+    if not tenant and response.status != 401:
+        remedy = WHO_ANSWERS
+        if response.status == 404:
+            remedy = "check the organization, the project and the feed in the URL"
+        raise refused("the feed", response, remedy, challenge)
     tell(f"+ discovery: tenant {tenant or 'none'}, authority {clean(authority)}")
-    return Challenge(feed.organization, tenant, authority, is_public)
+    return challenge
 
 
 def challenged_tenant(headers: Message) -> str:
-    """Return the tenant that a challenge names, "" if it names none."""
+    """Return the tenant that a challenge names, "" for none."""
     challenges = " ".join(headers.get_all("WWW-Authenticate", []))
     uris = re.findall(r'\bauthorization_uri\s*=\s*"?([^\s,"]+)', challenges, ANY_CASE)
     pages = [trusted("the feed's authorization_uri", LOGIN_PAGE, uri) for uri in uris]
@@ -607,8 +596,8 @@ def challenged_tenant(headers: Message) -> str:
 
 # --- Tokens ---
 
-# What becomes of a token: a person's can do all that the person can: it is exchanged.
-# The token service refuses an application's: like a personal access token, it is tried.
+# A person's token can do all that the person can: it is exchanged. An application's is
+# refused there: like a personal access token, it is tried.
 EXCHANGE = "exchange"
 TRY = "try"
 EITHER = "exchange, or else try"  # it cannot be read
@@ -628,14 +617,14 @@ class Token(NamedTuple):
 
 
 def usable(value: object, source: str) -> str:
-    """Return the value if it is a token that fits into a header."""
+    """Return the value if it is a token that fits a header."""
     if isinstance(value, str) and re.fullmatch(r"[!-~]{1,32768}", value):
         return value
     raise SignInError(f"{source} holds no usable token", "put one there, in ASCII")
 
 
 def read_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a JWT, unverified; none of an opaque or encrypted token."""
+    """Return the claims of a JWT, unverified; none of another token."""
     with suppress(ValueError):
         _, payload, _ = token.split(".")
         return parse_object(base64.urlsafe_b64decode(f"{payload}==="))
@@ -643,35 +632,29 @@ def read_claims(token: str) -> dict[str, Any]:
 
 
 def use_of(claims: Mapping[str, Any]) -> str:
-    """Tell what to do with a token: of Entra's, only a person's has scopes."""
+    """Tell how to use a token; of Entra's, only a person's has scopes."""
     if not re.fullmatch(ISSUER, str(claims.get("iss")), ANY_CASE):
         return EITHER
     return EXCHANGE if "scp" in claims else TRY
 
 
-def account_of(claims: Mapping[str, Any]) -> str:
-    """Return the name of a token's account."""
-    account = claims.get("unique_name") or claims.get("appid") or "an unknown account"
-    return clean(str(account))
-
-
 # --- Provider: a token made elsewhere ---
 
-TOKEN_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
-TOKEN_FILE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_TOKEN_FILE"
-# Where a Docker build has it: https://docs.docker.com/build/building/secrets/
-SECRET_FILE = f"/run/secrets/{TOKEN_VARIABLE}"
+TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
+TOKEN_FILE = f"{TOKEN}_FILE"
+# https://docs.docker.com/build/building/secrets/
+SECRET_FILE = f"/run/secrets/{TOKEN}"
 
 
 def given_token(_: Challenge) -> Token | None:
-    """Return the token that somebody gave this process, of any kind a feed takes."""
-    file = setting(TOKEN_FILE_VARIABLE)
-    paths = {TOKEN_FILE_VARIABLE: file, TOKEN_VARIABLE: "", SECRET_FILE: SECRET_FILE}
+    """Return the token that somebody gave this process, of any kind."""
+    file = setting(TOKEN_FILE)
+    paths = {TOKEN_FILE: file, TOKEN: "", SECRET_FILE: SECRET_FILE}
     for source, path in paths.items():
         value = read_file(source, path) if path else setting(source)
-        if not value and setting(source):
-            tell(f"  token: the file that {source} names is missing or empty")
         if not value:
+            if setting(source):
+                tell(f"  token: the file that {source} names is missing or empty")
             continue
         claims = read_claims(usable(value, source))
         if isinstance(claims.get("exp"), int) and claims["exp"] <= time.time():
@@ -682,14 +665,14 @@ def given_token(_: Challenge) -> Token | None:
 
 
 def read_file(source: str, path: str) -> str:
-    """Return the token in a file that the source names, "" if there is none."""
+    """Return the token in the file of a source, "" for none."""
     try:
         with open(path, "rb") as file:
             return file.read(ANSWER_LIMIT).decode("utf-8-sig", "replace").strip()
     except FileNotFoundError:
         return ""
     except OSError as error:
-        remedy = "let this user read it; a Docker build needs --mount=type=secret,uid=…"
+        remedy = "let this user read it (in Docker, by --mount=type=secret,uid=…)"
         raise SignInError(
             f"{source} cannot be read: {error.strerror}", remedy
         ) from None
@@ -698,27 +681,24 @@ def read_file(source: str, path: str) -> str:
 # --- Provider: workload identity ---
 
 # https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
-# https://azure.github.io/azure-workload-identity/docs/
 CLIENT_SECRET = "AZURE_CLIENT_SECRET"
 ASSERTION_FILE = "AZURE_FEDERATED_TOKEN_FILE"
 GITHUB_REQUEST = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
-AUDIENCE = "api://AzureADTokenExchange"
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523, 2.2
 
 
-def proof_of_application() -> str:
-    """Return the variable that proves the application AZURE_CLIENT_ID, "" if none."""
+def proof_variable() -> str:
+    """Return the variable that proves AZURE_CLIENT_ID."""
     proofs = filter(setting, (CLIENT_SECRET, ASSERTION_FILE, GITHUB_REQUEST))
     return next(proofs, "") if setting("AZURE_CLIENT_ID") else ""
 
 
 def workload_identity(challenge: Challenge) -> Token | None:
-    """Return a bearer of the application AZURE_CLIENT_ID, for the feed's tenant."""
-    variable = proof_of_application()
+    """Return a bearer of the application AZURE_CLIENT_ID."""
+    variable = proof_variable()
     client = setting("AZURE_CLIENT_ID")
     if not variable and client and setting("GITHUB_ACTIONS"):
-        remedy = "give it this permission, beside `contents: read`:\nid-token: write"
+        remedy = "give it a permission, beside `contents: read`:\nid-token: write"
         raise SignInError("this job may not ask GitHub for an id token", remedy)
     if not variable:
         return None
@@ -728,36 +708,39 @@ def workload_identity(challenge: Challenge) -> Token | None:
     if variable == CLIENT_SECRET:
         proof = form["client_secret"] = setting(variable)
     else:
-        proof = form["client_assertion"] = client_assertion(variable)
-        form["client_assertion_type"] = JWT_BEARER
+        proof = form["client_assertion"] = client_assertion(variable, challenge)
+        form["client_assertion_type"] = (  # RFC 7523, 2.2
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        )
     url = f"{ENTRA}/{challenge.tenant}/oauth2/v2.0/token"
     response = http(url, {}, urlencode(form))
 
     if response.status != 200:
         remedy = "look the code up at https://login.microsoftonline.com/error"
-        raise refused("Entra", response, remedy, proof, **challenge._asdict())
+        raise refused("Entra", response, remedy, challenge, proof)
     value = usable(parse_object(response.body).get("access_token"), "Entra's answer")
     return Token(value, TRY, f"a token of {clean(client)}")
 
 
-def client_assertion(variable: str) -> str:
-    """Return a fresh assertion: AKS's projected token, or one of GitHub Actions."""
+def client_assertion(variable: str, challenge: Challenge) -> str:
+    """Return a fresh assertion, of AKS or of GitHub Actions."""
     if variable == ASSERTION_FILE:
         return usable(read_file(variable, setting(variable)), variable)
 
-    remedy = f"put an id token of your own server into the file of {ASSERTION_FILE}"
+    remedy = f"put an id token of your server into the file of {ASSERTION_FILE}"
     url = trusted(variable, GITHUB_URL, setting(variable), remedy)[0]
     bearer = usable(setting(GITHUB_TOKEN), GITHUB_TOKEN)
-    url += ("&" if "?" in url else "?") + urlencode({"audience": AUDIENCE})
+    url += ("&" if "?" in url else "?") + urlencode(
+        {"audience": "api://AzureADTokenExchange"}
+    )
     response = http(url, {"Authorization": f"Bearer {bearer}"})
     if response.status != 200:
-        raise refused("GitHub", response, "run the job again", bearer)
+        raise refused("GitHub", response, "run the job again", challenge, bearer)
     return usable(parse_object(response.body).get("value"), "GitHub's answer")
 
 
 # --- Provider: the Azure CLI ---
 
-# https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
 AZ_LIMIT = 60.0  # a first run on a cold CI machine takes that long
 AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_AUTO-UPGRADE_ENABLE": "no",  # which would go on for minutes
@@ -767,7 +750,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
-# The lines that say something: not those of a traceback, nor what stands around one
+# The lines that are not of or around a traceback
 AZ_LINES = (
     r"^(?:ERROR: *)?(?!ERROR|WARNING|Traceback|The command failed with|During handling"
     r"|Run the command below|To check existing)(\S.*)"
@@ -778,16 +761,15 @@ WRITABLE = (
 )
 AZ_CERTIFICATES = "set REQUESTS_CA_BUNDLE to a PEM file of the certificates to trust"
 NEW_CACHE = f"rm ~/.azure/msal_token_cache.*; {LOGIN}"
-AZ_REMEDIES = {  # by words of az, if they hold no code; the first that fits counts
+AZ_REMEDIES = {  # by words without a code; the first that fits counts
     "managed identity account": "sign in to az as an identity of tenant {tenant}",
-    "service principal": "az login --service-principal --allow-no-subscriptions"
-    " --tenant {tenant} --username CLIENT_ID --password SECRET",
+    "service principal": "az login --service-principal --tenant {tenant}"
+    " --allow-no-subscriptions --username CLIENT_ID --password SECRET",
     "certificate": AZ_CERTIFICATES,
     "CERTIFICATE": AZ_CERTIFICATES,
     " 407 ": SET_PROXY,
     "HTTPSConnectionPool": CHECK_NETWORK,
     "Permission denied": WRITABLE,
-    "Operation not permitted": WRITABLE,
     "Read-only file system": WRITABLE,
     "az account set": SWITCH,
     "az login": LOGIN,
@@ -799,7 +781,10 @@ AZ_REMEDIES = {  # by words of az, if they hold no code; the first that fits cou
 
 
 def azure_cli(challenge: Challenge) -> Token | None:
-    """Return a bearer of the account that az is signed in as, for the feed's tenant."""
+    """Return a bearer of the account that az is signed in as.
+
+    https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
+    """
     az = find_program("az")
     if not az:
         raise SignInError("az is not on PATH")
@@ -812,24 +797,25 @@ def azure_cli(challenge: Challenge) -> Token | None:
         said = said[max(said.find("ERROR:"), 0) :]  # warnings may stand before it
         words = " ".join(re.findall(AZ_LINES, said, re.M)) or "silently"
         remedy = next(AZ_REMEDIES[part] for part in AZ_REMEDIES if part in words)
-        remedy = remedy_for(words, remedy, **challenge._asdict())
+        remedy = remedy_for(words, remedy, challenge)
         raise SignInError(f"az failed: {clean(words)}", remedy)
 
     value = usable(document.get("accessToken"), "az's answer")
     claims = read_claims(value)
-    return Token(value, use_of(claims), f"a token of {account_of(claims)}")
+    account = claims.get("unique_name") or claims.get("appid")
+    return Token(value, use_of(claims), f"a token of {clean(str(account))}")
 
 
 # --- Programs ---
 
 SYSTEM_ROOT = os.environ.get("SYSTEMROOT", r"C:\Windows")
-# Where only administrators can write: python -m azure.cli imports what lies there
+# python -m azure.cli imports what lies in its folder; only administrators write here
 SAFE_FOLDER = SYSTEM_ROOT if sys.platform == "win32" else "/"
-Process = subprocess.Popen[bytes]
+Process = Popen[bytes]
 
 
 def find_program(name: str) -> str:
-    """Return a program's path, "" if it is in no absolute folder of PATH."""
+    """Return a program's path, "" if no absolute folder on PATH has it."""
     endings = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     for folder in filter(os.path.isabs, os.get_exec_path()):
         for ending in endings:
@@ -842,10 +828,10 @@ def find_program(name: str) -> str:
 def run(
     command: list[str], limit: float, settings: Mapping[str, str]
 ) -> tuple[bytes, bytes]:
-    """Run a program with settings in its environment; return its output and errors.
+    """Run a program with these settings; return its output and errors.
 
-    Raises SignInError if it cannot be started or does not answer within the limit, and
-    stops it then, as at an interrupt. One that goes on after its answer is left alone.
+    Raises SignInError if it does not start or answer within the limit, and stops it, as
+    at an interrupt. One that goes on after its answer is left alone.
     """
     name = os.path.basename(command[0])
     tell(f"~ running {name}, up to {limit:.0f} s")
@@ -862,7 +848,7 @@ def run(
         for process in started:
             if process.poll() is None and not said:
                 stop(process)
-            if sys.platform != "win32":  # where their readers would hold this up
+            if sys.platform != "win32":  # where that may wait for a reader
                 for pipe in filter(None, (process.stdout, process.stderr)):
                     pipe.close()
 
@@ -871,46 +857,46 @@ def start_program(
     command: list[str], settings: Mapping[str, str], started: list[Process]
 ) -> None:
     """Start a program, and add it to those that are started."""
-    # Not dict(os.environ), for which no other thread may change it meanwhile
+    # Not dict(os.environ), which another thread may change meanwhile
     environment = {name: os.environ.get(name, "") for name in os.environ}
     for name in filter(setting, ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE")):
         environment[name] = os.path.abspath(setting(name))  # for it runs elsewhere
-    process = subprocess.Popen(
+    process = Popen(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
         env={**environment, **settings},
         cwd=SAFE_FOLDER,
-        start_new_session=True,  # for az is a script, whose children must stop, too
+        start_new_session=True,  # to stop it with its children
     )
     started.append(process)
 
 
 def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
-    """Return what a program says until it ends, or has said a whole JSON object."""
+    """Return what a program says until its end, or a whole JSON object."""
     for seconds in short_waits(limit):
         try:
             return process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired as silence:
+        except TimeoutExpired as silence:
             said = silence.output or b"", silence.stderr or b""
-        # What has ended may have left a child that holds its pipes; az may go on.
+        # Its child may hold its pipes; az may go on to upgrade itself.
         if process.poll() is not None or parse_object(said[0]):
             return said
     reason = f"{name} gave no answer within {limit:.0f} s and was stopped"
-    raise SignInError(reason, f"run {name} yourself, and see what it waits for")
+    raise SignInError(reason, f"run {name} yourself to see what it waits for")
 
 
 def stop(process: Process) -> None:
-    """Kill a program that nobody has waited for, and what it started."""
-    with suppress(OSError, subprocess.TimeoutExpired):
+    """Kill a program that still runs, and what it started."""
+    with suppress(OSError, TimeoutExpired):
         if sys.platform == "win32":
             taskkill = rf"{SYSTEM_ROOT}\System32\taskkill.exe"
             command = [taskkill, "/F", "/T", "/PID", str(process.pid)]
             subprocess.run(command, capture_output=True, timeout=5)
         else:
             os.killpg(process.pid, signal.SIGKILL)
-    with suppress(OSError, subprocess.TimeoutExpired):
+    with suppress(OSError, TimeoutExpired):
         process.kill()
         process.wait(1.0)
 
@@ -918,31 +904,31 @@ def stop(process: Process) -> None:
 # --- Provider: managed identity ---
 
 
-class MetadataService(NamedTuple):
+class Metadata(NamedTuple):
     """How a metadata service is asked for a token."""
 
-    variables: tuple[str, ...]  # of its address and its secret; all are set where it is
+    variables: tuple[str, ...]  # of its address and its secret, all set where it is
     header: str  # for its secret
     version: str
-    client: str  # the parameter that names a user-assigned identity
+    client: str  # parameter for a user-assigned identity
 
 
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
-APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")  # Container Apps, too
+APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
 AZURE_ML = ("MSI_ENDPOINT", "MSI_SECRET")
-METADATA_SERVICES = (
-    MetadataService(APP_SERVICE, "X-IDENTITY-HEADER", "2019-08-01", "client_id"),
-    MetadataService(AZURE_ML, "secret", "2017-09-01", "clientid"),
-    MetadataService((), "", "2018-02-01", "client_id"),  # IMDS, if anything
+PLACES = (
+    Metadata(APP_SERVICE, "X-IDENTITY-HEADER", "2019-08-01", "client_id"),
+    Metadata(AZURE_ML, "secret", "2017-09-01", "clientid"),
+    Metadata((), "", "2018-02-01", "client_id"),
 )
 IMDS_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"  # of azure-identity
-IMDS_LIMIT = 0.6  # to connect; off Azure, its address swallows every packet
+IMDS_LIMIT = 0.6  # to connect; off Azure it swallows every packet
 
 
 def managed_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the machine's managed identity."""
-    services = [row for row in METADATA_SERVICES if all(map(setting, row.variables))]
-    service = services[0]
+    services = (row for row in PLACES if all(map(setting, row.variables)))
+    service = next(services)
     variable, secret_variable = service.variables or (IMDS_VARIABLE, "")
     url = setting(variable)
     if not secret_variable:
@@ -966,25 +952,24 @@ def managed_identity(challenge: Challenge) -> Token | None:
         query[service.client] = client
     response = http(f"{url}?{urlencode(query)}", headers)
     if response.status != 200:
-        remedy = "set AZURE_CLIENT_ID to the client id of an identity of this machine"
-        raise refused("the metadata service", response, remedy, secret)
+        remedy = "set AZURE_CLIENT_ID to the client id of one of its identities"
+        raise refused("the metadata service", response, remedy, challenge, secret)
 
     answer = parse_object(response.body)
     value = usable(answer.get("access_token"), "the metadata service's answer")
-    return Token(value, TRY, f"a token of {account_of(read_claims(value))}")
+    return Token(value, TRY, f"a token of {clean(client) or 'this machine'}")
 
 
 # --- The table of providers ---
 
-# In the order in which they are asked; each returns None where it is not configured.
+# In order; each returns None where it is not configured.
 PROVIDERS: dict[str, Callable[[Challenge], Token | None]] = {
     "token": given_token,
     "workload_identity": workload_identity,
     "azure_cli": azure_cli,
     "managed_identity": managed_identity,
 }
-PROVIDER_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
-NAMES_IN_1_3_3 = {  # of the other project, and who does the same here
+NAMES_IN_1_3_3 = {
     "env_var": "token",
     "ado_auth_helper": "azure_cli",
     "azure_identity": "managed_identity",
@@ -992,8 +977,8 @@ NAMES_IN_1_3_3 = {  # of the other project, and who does the same here
 
 
 def chosen_providers() -> list[str]:
-    """Return the provider that the environment or keyringrc.cfg names, else all."""
-    source = PROVIDER_VARIABLE
+    """Return the provider that somebody chose, else all."""
+    source = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
     name = setting(source)
     if not name:
         source = "keyringrc.cfg"
@@ -1003,60 +988,49 @@ def chosen_providers() -> list[str]:
     if name:
         remedy = f"name {NAMES_IN_1_3_3.get(name, ' or '.join(PROVIDERS))}"
         raise SignInError(f"{source} names {clean(name)}, which is no provider", remedy)
-    # A pod is not its node: where it has an identity of its own, that must do.
-    unasked = "managed_identity" if proof_of_application() else ""
+    # A pod is not its node.
+    unasked = "managed_identity" if proof_variable() else ""
     return [name for name in PROVIDERS if name != unasked]
 
 
 def configured_provider() -> str:
-    """Return the provider that keyring's own configuration names, "" if none."""
+    """Return the provider that keyringrc.cfg names, "" for none."""
     config = configparser.RawConfigParser()
-    try:
+    with suppress(RuntimeError, KeyError):  # there may be no home
         path = os.path.join(config_root(), "keyringrc.cfg")
         config.read(path if os.path.isabs(path) else [], encoding="utf-8")
-    except (configparser.Error, UnicodeError) as error:
-        reason = f"{path} cannot be read: {type(error).__name__}"
-        raise SignInError(reason, f"correct or remove {path}") from error
-    except (RuntimeError, KeyError):  # there is no home
-        pass
     return config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
 # --- The password: exchanged, or tried ---
 
-USERNAME = "VssSessionToken"  # by convention; Azure DevOps looks at the password alone
-SCOPE_VARIABLE = "ARTIFACTS_KEYRING_NOFUSS_SCOPE"
-SESSION_LIFE = 4 * 3600.0  # seconds to ask for; the service may grant less
-SESSION_TOKENS = (
-    "/_apis/Token/SessionTokens?tokenType=SelfDescribing&api-version=5.0-preview.1"
-)
+USERNAME = "VssSessionToken"
+SCOPE = "ARTIFACTS_KEYRING_NOFUSS_SCOPE"
 JSON = {"Accept": "application/json", "Content-Type": "application/json"}
-NO_ROLE = "ask the feed's owner for a role: Reader installs, Contributor uploads"
-NO_MEMBER = f"replace it, by {PAT} for instance; for an application, {MEMBER}"
-PERSONAL = "TF401444|has not been materialized|VS403463"  # refusals of persons alone
+PERSONAL = "TF401444|has not been materialized|VS403463"
 
 
 def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
-    """Exchange a bearer for a session token of the feed's organization and a scope.
+    """Exchange a bearer for a session token of one organization and scope.
 
-    Source: "Azure Artifacts credential provider", VstsSessionTokenClient,
-    https://github.com/microsoft/artifacts-credprovider
+    Source: as of discover(), VstsSessionTokenClient.
     """
-    scope = WRITE if feed.scope == WRITE else setting(SCOPE_VARIABLE) or READ
+    scope = WRITE if feed.scope == WRITE else setting(SCOPE) or READ
     if scope not in (READ, WRITE):
-        reason = f"{SCOPE_VARIABLE} is {clean(scope)}, no scope of a session token"
+        reason = f"{SCOPE} is {clean(scope)}, no scope of a session token"
         raise SignInError(reason, f"set it to {WRITE}, or unset it")
 
     name = "the feed's X-VSS-AuthorizationEndpoint"
     pattern = rf"https://{feed.authority}(?::443)?(?:/{ORGANIZATION})?/?"
-    authority = trusted(name, pattern, challenge.authority)[0].rstrip("/")
-    url = authority + SESSION_TOKENS
+    url = trusted(name, pattern, challenge.authority)[0].rstrip("/")
+    url += "/_apis/Token/SessionTokens"
+    url += "?tokenType=SelfDescribing&api-version=5.0-preview.1"
     headers = {**JSON, **NO_LOGIN_PAGE, "Authorization": f"Bearer {bearer.value}"}
-    end = time.gmtime(time.time() + SESSION_LIFE)
+    end = time.gmtime(time.time() + 4 * 3600.0)
     form = {"scope": scope, "displayName": "artifacts-keyring-nofuss"}
     form["validTo"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", end)
     response = http(url, headers, json.dumps(form))
-    if response.status == 400:  # Microsoft's own client, too, then takes any life
+    if response.status == 400:  # Microsoft's own client does without it then
         del form["validTo"]
         response = http(url, headers, json.dumps(form))
     if response.status != 200:
@@ -1072,8 +1046,8 @@ def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
 def refused_bearer(
     feed: Feed, challenge: Challenge, bearer: Token, response: Response
 ) -> Token:
-    """Return a refused bearer if it may be an application's, and the feed takes it."""
-    # https://learn.microsoft.com/entra/identity-platform/app-resilience-continuous-access-evaluation
+    """Return a refused bearer that may be an application's, if the feed takes it."""
+    # https://learn.microsoft.com/entra/identity-platform/claims-challenge
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
     if "insufficient_claims" in said:
         claims = re.search(r'\bclaims="([A-Za-z0-9+/]{1,2000}=*)"', said)
@@ -1083,52 +1057,42 @@ def refused_bearer(
 
     is_refusal = 400 <= response.status < 500 and response.status not in OVERLOADED
     remedy = FIRST_VISIT if is_refusal else POLICY
-    known = challenge._asdict()
-    failure = refused("Azure DevOps", response, remedy, bearer.value, **known)
+    failure = refused("Azure DevOps", response, remedy, challenge, bearer.value)
     is_personal = re.search(PERSONAL, failure.reason)
     if bearer.use != EITHER or is_personal or not is_refusal:
         raise failure
     tell(f"- exchange: {failure}")
-    return tried(feed, bearer)
+    return tried(feed, challenge, bearer)
 
 
-def tried(feed: Feed, token: Token) -> Token:
-    """Return a token that may be no password here, if the feed takes it as one."""
+def tried(feed: Feed, challenge: Challenge, token: Token) -> Token:
+    """Return a token if the feed takes it as a password."""
     basic = base64.b64encode(f"{USERNAME}:{token.value}".encode()).decode()
     headers = {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}
     response = http(feed.endpoint("simple"), headers)
-    if response.status not in (401, 403):  # all else is between client and feed
+    if response.status not in (401, 403):  # all else is the client's business
         tell(f"+ the feed takes {token}")
         return token
-    remedy = NO_ROLE if response.status == 403 else NO_MEMBER
+    remedy = f"replace it, by {PAT} for instance; for an application, {MEMBER}"
+    if response.status == 403:
+        remedy = "ask the feed's owner for a role: Reader installs, Contributor uploads"
     service = f"{token}: the feed"
-    known = {"organization": feed.organization}
-    raise refused(service, response, remedy, token.value, basic, **known)
+    raise refused(service, response, remedy, challenge, token.value, basic)
 
 
 # --- The whole sign-in ---
-
-INSTALL_AZ = f"install the Azure CLI and run az login, or set {TOKEN_VARIABLE} to {PAT}"
-SET_PAT = (
-    f"set {TOKEN_VARIABLE} to {PAT}, made at"
-    " https://dev.azure.com/{organization}/_usersSettings/tokens"
-)
 
 
 def sign_in(feed: Feed, challenge: Challenge) -> Token:
     """Return a password for the feed, from the first provider that has one.
 
-    Raises SignInError with the reason of each provider that failed.
-
-    >>> feed = parse_feed("https://pkgs.dev.azure.com/org/_packaging/feed/pypi/simple/")
-    >>> sign_in(feed, discover(feed))
-    a session token of scope vso.packaging
+    Raises SignInError with the reason of each provider.
     """
     names = chosen_providers()
-    default = INSTALL_AZ.format(organization=feed.organization)
+    default = f"install the Azure CLI and run az login, or set {TOKEN} to {PAT}"
     if not challenge.tenant:
         names = ["token"]
-        default = SET_PAT.format(organization=feed.organization)
+        default = f"set {TOKEN} to {PAT}, made at {PAT_PAGE}"
     reasons: list[str] = []
     remedies: list[str] = []
     for name in names:
@@ -1139,52 +1103,52 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
                 continue
             tell(f"+ {name}: {token}")
             if token.use == TRY:
-                return tried(feed, token)
+                return tried(feed, challenge, token)
             return exchange(feed, challenge, token)
         except SignInError as error:
             tell(f"- {name}: {error}")
             reasons.append(f"{name}: {error.reason}")
             remedies.append(error.remedy)
 
-    nothing = f"no token is given, and the Entra tenant is {challenge.tenant or 'none'}"
-    remedy = next(filter(None, remedies), default)
-    raise SignInError("\n".join(reasons) or nothing, remedy)
+    remedies.append(default.format(organization=feed.organization))
+    reason = "\n".join(reasons) or "no token is given"
+    raise SignInError(reason, next(filter(None, remedies)))
 
 
 def explained(error: Exception) -> SignInError:
-    """Return the error, or for a defect of ours one that tells where it is."""
+    """Return the error, or where a defect of ours is."""
     if isinstance(error, SignInError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]  # its words may hold a secret
-    where = f"{os.path.basename(place.filename)}:{place.lineno}"
+    where = f"{place.name}:{place.lineno}"
     return SignInError(f"please report this: {type(error).__name__} at {where}")
 
 
 # --- The keyring class ---
 
-# az, like MSAL, counts a token with less than five minutes left as expired, and all
-# others who are asked grant an hour or more: nobody needs to read when a token ends.
+# az hands out no token with less than five minutes left, all others grant an hour:
+# nobody needs to read when a token ends.
 PASSWORD_LIFE = 300.0
 FAILURE_LIFE = 60.0
 
 
 class Outcome(NamedTuple):
-    """What came of a sign-in, and until when (of time.monotonic()) that counts."""
+    """What came of a sign-in, and until when that counts."""
 
     token: Token | None
-    until: float
+    until: float  # of time.monotonic()
 
 
 # By a feed's key, or by its URL where the outcome is of that alone
 memory: dict[object, Outcome] = {}
 locks: dict[object, threading.RLock] = {}
-if hasattr(os, "register_at_fork"):  # what the parent's threads hold is not the child's
+if hasattr(os, "register_at_fork"):  # the parent's threads are not the child's
     os.register_at_fork(after_in_child=locks.clear)
 
 
 @contextmanager
 def turn(key: object) -> Iterator[None]:
-    """Wait until no other thread works for the same key."""
+    """Let one thread at a time work for a key."""
     lock = locks.setdefault(key, threading.RLock())
     try:
         while not lock.acquire(timeout=SHORT_WAIT):
@@ -1198,7 +1162,7 @@ def turn(key: object) -> Iterator[None]:
 
 
 def recall(feed: Feed) -> Outcome | None:
-    """Return the outcome that counts for a feed, None if there is none."""
+    """Return the outcome that counts for a feed."""
     for key in (feed.key, feed.url):
         outcome = memory.get(key)
         if outcome and time.monotonic() < outcome.until:
@@ -1207,7 +1171,7 @@ def recall(feed: Feed) -> Outcome | None:
 
 
 def remember(key: object, token: Token | None) -> Outcome:
-    """Remember an outcome, and forget those that count no more."""
+    """Remember an outcome, and forget what counts no more."""
     now = time.monotonic()
     for other, outcome in list(memory.items()):
         if outcome.until < now:
@@ -1217,30 +1181,28 @@ def remember(key: object, token: Token | None) -> Outcome:
 
 
 class ReadOnlyError(*STORE_ERRORS, NotImplementedError):  # type: ignore[misc]
-    """Tells the chainer to ask the next backend, and others that there is no store."""
+    """Tells the chainer to ask the next one, and others that this is no store."""
 
 
 class ArtifactsKeyringBackend(KeyringBackend):
-    """Keyring backend for Azure DevOps feeds: what fails is logged, never raised.
+    """Keyring backend for Azure DevOps feeds: it logs what fails, and raises nothing.
 
     A tool that vendors this file can do without keyring:
 
-        credential = ArtifactsKeyringBackend().get_credential(feed_url, None)
-        if credential:
-            session.auth = credential.username, credential.password
+    >>> ArtifactsKeyringBackend().get_credential(feed_url, None).password
     """
 
     priority = 9.95  # before other plugins, which have 9.9; the chainer has 10
 
     def get_password(self, service: str, username: str | None) -> str | None:
-        """Return the password for a feed and any username, None for another service."""
+        """Return the password for a feed, whatever the username; None for none."""
         credential = self.get_credential(service, username)
         return credential.password if credential else None
 
     def get_credential(
         self, service: str, username: str | None
     ) -> SimpleCredential | None:
-        """Return the credential for a feed, under the username if any; None without."""
+        """Return the credential for a feed, None for none."""
         feed = parse_feed(service)
         token = self._outcome(feed).token if feed else None
         if not token:
@@ -1248,7 +1210,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         return SimpleCredential(username=username or USERNAME, password=token.value)
 
     def set_password(self, service: str, username: str, password: str = "") -> None:
-        """Leave it to another backend, like delete_password. Raises ReadOnlyError."""
+        """Raise ReadOnlyError, like delete_password."""
         raise ReadOnlyError("artifacts-keyring-nofuss stores no passwords")
 
     delete_password = set_password
@@ -1256,8 +1218,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def _outcome(self, feed: Feed) -> Outcome:
         """Return the outcome for a feed, from memory or of a sign-in.
 
-        Threads take turns for a URL, and after its discovery for its organization: so
-        nobody waits for another feed that is public, mistyped or slow.
+        Threads take turns for a URL, after discovery for an organization: nobody waits
+        for another feed that is public, mistyped or slow.
         """
         outcome = recall(feed)
         if outcome:
@@ -1281,32 +1243,27 @@ class ArtifactsKeyringBackend(KeyringBackend):
                     return outcome
                 return remember(feed.key, sign_in(feed, challenge))
             except Exception as error:
-                more = f"every step: python -m {MODULE} {feed.url}"
-                text = str(explained(error)).replace("\n", "\n  ")
-                tell(f"no credentials for {feed.url}\n  {text}\n  {more}", level)
+                text = f"no credentials for {feed.url}\n{explained(error)}"
+                text += f"\nevery step: python -m {MODULE} {feed.url}"
+                tell(text.replace("\n", "\n  "), level)
                 return remember(key, None)
 
 
 if setting("ARTIFACTS_KEYRING_NOFUSS_DEBUG") not in ("", "0") and not log.handlers:
-    log.addHandler(logging.StreamHandler())  # stderr alone: pip would show it on stdout
+    log.addHandler(logging.StreamHandler())  # on stderr
     log.setLevel(logging.DEBUG)
     log.propagate = False
 
 
 # --- The diagnosis: python -m artifacts_keyring_nofuss URL ---
 
-EXAMPLE_URL = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-COMMAND_LIMIT = 10.0  # for a keyring command to list its backends
-OTHER_PLUGINS = ("artifacts_keyring.", "keyrings.artifacts.")  # by their modules
-SWITCHES = {  # what turns keyring off, by a pattern of "variable=value"
-    "PIP_NO_INPUT=.+": "pip asks no keyring, unless PIP_KEYRING_PROVIDER names one",
-    "PIP_KEYRING_PROVIDER=disabled": "pip asks no keyring",
-    "UV_KEYRING_PROVIDER=disabled": "uv asks no keyring",
-}
+COMMAND_LIMIT = 10.0
+OTHER_PLUGINS = ("artifacts_keyring.", "keyrings.artifacts.")
+SWITCHES = ("PIP_NO_INPUT", "PIP_KEYRING_PROVIDER", "UV_KEYRING_PROVIDER")
 
 
 def keyring_order(_: Feed) -> str:
-    """Tell when keyring asks this backend. Raises SignInError if it does not."""
+    """Tell whom keyring asks. Raises SignInError if not this backend."""
     try:
         active = import_module("keyring").get_keyring()
     except Exception as error:
@@ -1314,13 +1271,12 @@ def keyring_order(_: Feed) -> str:
         remedy = "install keyring, or correct PYTHON_KEYRING_BACKEND or keyringrc.cfg"
         raise SignInError(reason, remedy) from error
 
-    kinds = [type(backend) for backend in getattr(active, "backends", [active])]
-    kinds = [kind for kind in kinds if kind.__module__ != "__main__"]
-    names = [clean(f"{kind.__module__}.{kind.__name__}") for kind in kinds]
+    names = [clean(str(backend)) for backend in getattr(active, "backends", [active])]
+    names = [name for name in names if "__main__" not in name]
     for name in names:
         if name.startswith(OTHER_PLUGINS):
             tell(f"- keyring: {name} serves feeds, too: uninstall its package")
-    if f"{MODULE}.{ArtifactsKeyringBackend.__name__}" not in names:
+    if not any(name.startswith(f"{MODULE}.Artifacts") for name in names):
         reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
         remedy = "install this package beside keyring, and unset PYTHON_KEYRING_BACKEND"
         raise SignInError(reason, remedy)
@@ -1328,44 +1284,45 @@ def keyring_order(_: Feed) -> str:
 
 
 def try_sign_in(feed: Feed) -> str:
-    """Sign in as keyring does, and try at the feed what comes of it."""
-    return f"the feed takes {tried(feed, sign_in(feed, discover(feed)))}"
+    """Sign in, and try the password."""
+    challenge = discover(feed)
+    return str(tried(feed, challenge, sign_in(feed, challenge)))
 
 
 def keyring_command() -> str:
-    """Tell whether the keyring command on PATH, which uv and pip may run, has this."""
+    """Tell whether the keyring command, which uv runs, has this backend."""
     command = find_program("keyring")
     if not command:
         return "none on PATH; uv, and pip by subprocess, need one"
     with suppress(SignInError):
-        backends, _ = run([command, "--list-backends"], COMMAND_LIMIT, {})
-        if f"{MODULE}.Artifacts".encode() in backends:
+        said = run([command, "--list-backends"], COMMAND_LIMIT, {})
+        if f"{MODULE}.Artifacts".encode() in said[0]:
             return f"{clean(command)} lists this backend"
     tool = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"'
     return f"{clean(command)} does not list this; uv needs one that does:\n{tool}"
 
 
 def main() -> int:
-    """Tell step by step whether keyring's clients get in, and what to do if not."""
+    """Tell step by step whether clients get in, and what to do if not."""
     url = sys.argv[1] if len(sys.argv) == 2 else ""
     feed = parse_feed(url)
     if not feed:
-        print(f"usage: python -m {MODULE} {EXAMPLE_URL}", file=sys.stderr)
+        url = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+        print(f"usage: python -m {MODULE} {url}", file=sys.stderr)
         return 2
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(relativeCreated)6.0f ms  %(step)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False
-    logging.raiseExceptions = False  # nor does anybody need to know of a closed pipe
+    logging.raiseExceptions = False
 
-    tell(f"  artifacts-keyring-nofuss {__version__}, Python {sys.version}")
+    tell(f"  version {__version__}, Python {sys.version}")
     if re.match("https://[^/@]*:[^/@]+@", url, ANY_CASE):
         tell("- clients: they use the password in this URL, which may be old or wrong")
-    for switch, effect in SWITCHES.items():
-        name = switch.partition("=")[0]
-        if re.fullmatch(switch, f"{name}={setting(name)}"):
-            tell(f"- clients: {name} is set: {effect}")
+    for name in SWITCHES:
+        if setting(name).lower() in ("1", "true", "yes", "on", "disabled"):
+            tell(f"- clients: {name}={setting(name)} keeps them from asking keyring")
     failures: list[SignInError] = []
     for name, check in (("keyring", keyring_order), ("sign-in", try_sign_in)):
         try:
