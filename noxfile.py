@@ -82,6 +82,7 @@ def clients(session: nox.Session) -> None:
     """Run the clients that people use, each at a pinned version and by itself."""
     install_group(session, "test", "uv")
     limit = "--timeout=600"  # the first test of a client installs it
+    session.env["UV_CACHE_DIR"] = str(session.cache_dir / "uv")  # HOME may be read-only
     session.run("pytest", "-n", "2", limit, "tests/clients.py", *session.posargs)
 
 
