@@ -33,15 +33,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from importlib import import_module
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from types import SimpleNamespace
 from typing import Any, Callable, NamedTuple
-from urllib.parse import quote, quote_plus, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import (
     HTTPHandler,
     HTTPSHandler,
@@ -52,7 +52,7 @@ from urllib.request import (
     proxy_bypass,
 )
 
-try:  # keyring has imported all of the above itself
+try:  # which imports all above, too
     from keyring.backend import KeyringBackend
     from keyring.credentials import SimpleCredential
     from keyring.errors import NoKeyringError, PasswordDeleteError, PasswordSetError
@@ -79,7 +79,7 @@ MODULE = __spec__.name if __spec__ else __name__
 class SignInError(Exception):
     """Why something failed, and what to do ("" if nobody knows), for a person to read.
 
-    A command in it has a line of its own. transient: another attempt may succeed.
+    transient: another attempt may succeed.
     """
 
     transient = False
@@ -103,7 +103,7 @@ def setting(name: str) -> str:
 
 # --- Where a secret may go ---
 
-# Patterns of whole URLs or hosts, without room for userinfo
+# Patterns of whole URLs or hosts: no room for userinfo
 
 LABEL = r"[a-z0-9-]{1,63}"
 SUBDOMAINS = rf"(?:{LABEL}\.)*"
@@ -113,7 +113,6 @@ ANY_CASE = re.ASCII | re.IGNORECASE  # without ASCII, U+212A would match a k
 
 # The domains of feeds, and the hosts of the token service that they may name
 # https://learn.microsoft.com/azure/devops/organizations/security/allow-list-ip-url
-# (two are test fabrics)
 AUTHORITY = rf"(?:{SUBDOMAINS}vssps|vsspsext)\.(?:dev\.azure|visualstudio)\.com"
 CLOUDS = {
     "pkgs.dev.azure.com": AUTHORITY,
@@ -135,17 +134,16 @@ LOGIN_PAGE = (
 # https://docs.github.com/actions/reference/security/oidc
 GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
 
-# In clear text, so of this machine or network: an address, or a name without dots
+# In clear text, so to an address or a name without dots: of this machine or network
 IMDS_ADDRESS = "http://169.254.169.254"
 METADATA_URL = (
     r"http://(?:[a-z0-9-]+|[0-9.]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
 )
 
-# All that http() asks
 DESTINATIONS = (
     rf"https://{FEED_HOST}/[!-~]*",
     *(rf"https://{authority}(?::443)?/[!-~]*" for authority in CLOUDS.values()),
-    rf"{ENTRA}/{TENANT}/oauth2/v2\.0/token",
+    rf"{re.escape(ENTRA)}/{TENANT}/oauth2/v2\.0/token",
     GITHUB_URL,
     rf"{METADATA_URL}\?[!-~]*",
 )
@@ -219,7 +217,7 @@ def parse_feed(service: str | None) -> Feed | None:
 # --- Waiting ---
 
 ATTEMPT_LIMIT = 10.0  # for an attempt, whatever hangs
-SHORT_WAIT = 0.1  # a long one hears no interrupt on Windows, nor another thread's
+SHORT_WAIT = 0.1  # long ones hear no interrupt on Windows, nor another thread's
 
 
 def short_waits(limit: float) -> Iterator[float]:
@@ -233,7 +231,7 @@ def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any
     """Return what the work returns; raise what it raises, SignInError if it is late.
 
     Why a thread? The look-up of a name has no limit, and an interrupt amid the start of
-    a program would lose it. A late one is left alone, and has what nobody needs.
+    a program would lose it. A late one is left alone: it has what nobody needs.
     """
     outcomes: list[Any] = []
     task = (outcomes, work, arguments)
@@ -248,7 +246,7 @@ def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any
     except RuntimeError:  # no thread can start here
         deliver(*task)
     finally:
-        for _ in short_waits(0.3):  # for what an interrupt left starting
+        for _ in short_waits(0.3):  # for what is starting at an interrupt
             if thread not in threading.enumerate():
                 break
             time.sleep(0.01)
@@ -356,6 +354,8 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
                 content += piece
                 if len(content) >= ANSWER_LIMIT or time.monotonic() > end:
                     break
+            if answer.length and len(content) < ANSWER_LIMIT:
+                raise IncompleteRead(b"")
             return Response(answer.status, answer.reason, answer.headers, content)
     except (OSError, HTTPException, ValueError, OverflowError, LookupError) as error:
         failure = network_error(error, host)
@@ -366,7 +366,7 @@ def proxy_for(host: str) -> dict[str, str]:
     """Return a host's proxy, under "https"; {} for none."""
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all") or setting("PIP_PROXY")
-    if not proxy.strip() or proxy_bypass(host):
+    if not proxy or proxy_bypass(host):
         return {}
     match = re.fullmatch(PROXY, proxy.strip(), ANY_CASE)
     if not match:  # its password may be anywhere
@@ -396,7 +396,7 @@ def network_error(error: Exception, host: str) -> SignInError:
     return failure
 
 
-# JWTs, refresh tokens, client secrets, and what else is that long
+# JWTs, refresh tokens, client secrets, and what is that long
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|\S{3}\dQ~[\w.~-]{20,}|[\w~+=-]{40,}"
 TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d:]+Z"
 
@@ -404,8 +404,7 @@ TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d
 def clean(text: str, *secrets: str) -> str:
     """Make of outside words a short, printable line without secrets."""
     for secret in filter(None, secrets):
-        for form in (secret, quote_plus(secret)):
-            text = text.replace(form, "[removed]")
+        text = text.replace(secret, "[removed]")
     text = re.sub(r"//[^/\s]*@", "//", text)
     text = re.sub(TOKEN_LIKE, "[removed]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
@@ -431,7 +430,7 @@ CA_VARIABLES = (
     "CURL_CA_BUNDLE",
     "PIP_CERT",
 )
-# Where systems have them
+# Where systems have some
 CA_BUNDLES = (
     "/etc/ssl/cert.pem",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -447,9 +446,9 @@ def ca_paths() -> tuple[str, ...]:
     if named or sys.platform == "win32":
         return named
 
-    # Not load_default_certs(), for which an empty SSL_CERT_FILE is a name
+    # Not load_default_certs(): to it an empty SSL_CERT_FILE is a name.
     system = ssl.get_default_verify_paths()
-    paths = (system.openssl_capath or "", system.openssl_cafile or "", *CA_BUNDLES)
+    paths = filter(None, (system.openssl_capath, system.openssl_cafile, *CA_BUNDLES))
     path = next(filter(has_certificates, paths), "")
     for name in ("certifi", "pip._vendor.certifi"):
         with suppress(ImportError):
@@ -473,7 +472,7 @@ def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
     if not paths:
         context.load_default_certs()
     for path in paths:
-        is_folder = any(map(os.path.isdir, path.split(os.pathsep)))
+        is_folder = os.path.isdir(path) or os.pathsep in path  # or several
         kind = "capath" if is_folder else "cafile"
         try:
             context.load_verify_locations(**{kind: path})
@@ -493,8 +492,7 @@ AZ_COMMAND = f"account get-access-token --resource {RESOURCE} --tenant {{tenant}
 LOGIN = (
     f"az login --tenant {{tenant}} --scope {RESOURCE}/.default --allow-no-subscriptions"
 )
-SWITCH = f"az account set --subscription {{tenant}} || {LOGIN}"  # az has it, or has not
-PAT_PAGE = "https://dev.azure.com/{organization}/_usersSettings/tokens"
+SWITCH = f"az account set --subscription {{tenant}} || {LOGIN}"  # if az has it
 PAT = "a personal access token of {organization}, scope Packaging (Read)"
 MEMBER = (
     "let an administrator add it (https://dev.azure.com/{organization}/_settings/users)"
@@ -509,14 +507,10 @@ POLICY = "ask your administrator: a policy forbids this sign-in"
 REMEDIES = {
     "AADSTS50020": SWITCH,
     "AADSTS53003": POLICY,
-    "AADSTS70021": FEDERATION,
-    "AADSTS90072": SWITCH,
-    "AADSTS530003": POLICY,
     "AADSTS700016": "take the client id of an application in tenant {tenant}",
     "AADSTS700024": "sign in again: a CI job's proof lives for 5 to 10 minutes; this,"
     f" right after it, keeps the sign-in:\naz {AZ_COMMAND}",
     "AADSTS700211": FEDERATION,
-    "AADSTS700212": FEDERATION,
     "AADSTS700213": FEDERATION,
     "AADSTS7000215": SECRET,
     "AADSTS7000222": SECRET,
@@ -558,6 +552,7 @@ def refused(
 
 # --- The feed's challenge ---
 
+CHECK_URL = "check the organization, the project and the feed in the URL"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"  # of Microsoft accounts
 
 
@@ -578,7 +573,7 @@ def discover(feed: Feed) -> Challenge:
     if not tenant and response.status != 401:
         remedy = WHO_ANSWERS
         if response.status == 404:
-            remedy = "check the organization, the project and the feed in the URL"
+            remedy = CHECK_URL
         raise refused("the feed", response, remedy, challenge)
     tell(f"+ discovery: tenant {tenant or 'none'}, authority {clean(authority)}")
     return challenge
@@ -642,26 +637,29 @@ def use_of(claims: Mapping[str, Any]) -> str:
 
 TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
-# https://docs.docker.com/build/building/secrets/
 SECRET_FILE = f"/run/secrets/{TOKEN}"
 
 
 def given_token(_: Challenge) -> Token | None:
     """Return the token that somebody gave this process, of any kind."""
-    file = setting(TOKEN_FILE)
-    paths = {TOKEN_FILE: file, TOKEN: "", SECRET_FILE: SECRET_FILE}
-    for source, path in paths.items():
-        value = read_file(source, path) if path else setting(source)
-        if not value:
-            if setting(source):
-                tell(f"  token: the file that {source} names is missing or empty")
-            continue
-        claims = read_claims(usable(value, source))
-        if isinstance(claims.get("exp"), int) and claims["exp"] <= time.time():
-            raise SignInError(f"the token in {source} has expired", "give a new one")
-        use = EXCHANGE if use_of(claims) == EXCHANGE else TRY
-        return Token(value, use, f"the token in {source}")
-    return None
+    source = TOKEN_FILE
+    value = read_file(source, setting(source))
+    if not value:
+        if setting(source):
+            tell(f"  token: the file that {source} names is missing or empty")
+        source = TOKEN
+        value = setting(source)
+    if not value:
+        source = SECRET_FILE
+        value = read_file(source, source)
+    if not value:
+        return None
+
+    claims = read_claims(usable(value, source))
+    if isinstance(claims.get("exp"), (int, float)) and claims["exp"] <= time.time():
+        raise SignInError(f"the token in {source} has expired", "give a new one")
+    use = EXCHANGE if use_of(claims) == EXCHANGE else TRY
+    return Token(value, use, f"the token in {source}")
 
 
 def read_file(source: str, path: str) -> str:
@@ -697,11 +695,11 @@ def workload_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the application AZURE_CLIENT_ID."""
     variable = proof_variable()
     client = setting("AZURE_CLIENT_ID")
-    if not variable and client and setting("GITHUB_ACTIONS"):
+    if not variable:
+        if not client or not setting("GITHUB_ACTIONS"):
+            return None
         remedy = "give it a permission, beside `contents: read`:\nid-token: write"
         raise SignInError("this job may not ask GitHub for an id token", remedy)
-    if not variable:
-        return None
 
     scope = f"{RESOURCE}/.default"
     form = {"grant_type": "client_credentials", "scope": scope, "client_id": client}
@@ -759,23 +757,20 @@ WRITABLE = (
     "give az a folder that it can write to:\n"
     "export AZURE_CONFIG_DIR=$(mktemp -d) && cp -R ~/.azure/. $AZURE_CONFIG_DIR"
 )
-AZ_CERTIFICATES = "set REQUESTS_CA_BUNDLE to a PEM file of the certificates to trust"
 NEW_CACHE = f"rm ~/.azure/msal_token_cache.*; {LOGIN}"
 AZ_REMEDIES = {  # by words without a code; the first that fits counts
     "managed identity account": "sign in to az as an identity of tenant {tenant}",
     "service principal": "az login --service-principal --tenant {tenant}"
     " --allow-no-subscriptions --username CLIENT_ID --password SECRET",
-    "certificate": AZ_CERTIFICATES,
-    "CERTIFICATE": AZ_CERTIFICATES,
+    "certificate": "set REQUESTS_CA_BUNDLE to a PEM file of those to trust",
     " 407 ": SET_PROXY,
     "HTTPSConnectionPool": CHECK_NETWORK,
     "Permission denied": WRITABLE,
     "Read-only file system": WRITABLE,
     "az account set": SWITCH,
     "az login": LOGIN,
-    "MSAL": LOGIN,
     "ecrypt": NEW_CACHE,
-    "Expecting": NEW_CACHE,
+    "Expecting property name": NEW_CACHE,
     "": f"run it yourself:\naz {AZ_COMMAND}",
 }
 
@@ -803,19 +798,17 @@ def azure_cli(challenge: Challenge) -> Token | None:
     value = usable(document.get("accessToken"), "az's answer")
     claims = read_claims(value)
     account = claims.get("unique_name") or claims.get("appid")
-    return Token(value, use_of(claims), f"a token of {clean(str(account))}")
+    return Token(value, use_of(claims), clean(f"a token of {account}"))
 
 
 # --- Programs ---
 
 SYSTEM_ROOT = os.environ.get("SYSTEMROOT", r"C:\Windows")
-# python -m azure.cli imports what lies in its folder; only administrators write here
-SAFE_FOLDER = SYSTEM_ROOT if sys.platform == "win32" else "/"
 Process = Popen[bytes]
 
 
 def find_program(name: str) -> str:
-    """Return a program's path, "" if no absolute folder on PATH has it."""
+    """Return a program's path, "" if no absolute folder of PATH has it."""
     endings = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     for folder in filter(os.path.isabs, os.get_exec_path()):
         for ending in endings:
@@ -830,8 +823,8 @@ def run(
 ) -> tuple[bytes, bytes]:
     """Run a program with these settings; return its output and errors.
 
-    Raises SignInError if it does not start or answer within the limit, and stops it, as
-    at an interrupt. One that goes on after its answer is left alone.
+    Raises SignInError if it does not start or answer within the limit. It is stopped
+    then, and at an interrupt, but not if it goes on after an answer.
     """
     name = os.path.basename(command[0])
     tell(f"~ running {name}, up to {limit:.0f} s")
@@ -846,7 +839,7 @@ def run(
         raise SignInError(reason, f"run {name} yourself") from error
     finally:
         for process in started:
-            if process.poll() is None and not said:
+            if process.poll() is None and said is None:
                 stop(process)
             if sys.platform != "win32":  # where that may wait for a reader
                 for pipe in filter(None, (process.stdout, process.stderr)):
@@ -861,27 +854,30 @@ def start_program(
     environment = {name: os.environ.get(name, "") for name in os.environ}
     for name in filter(setting, ("AZURE_CONFIG_DIR", "REQUESTS_CA_BUNDLE")):
         environment[name] = os.path.abspath(setting(name))  # for it runs elsewhere
-    process = Popen(
-        command,
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**environment, **settings},
-        cwd=SAFE_FOLDER,
-        start_new_session=True,  # to stop it with its children
+    started.append(
+        Popen(
+            command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**environment, **settings},
+            # python -m azure.cli imports what lies here, where only root may write.
+            cwd=SYSTEM_ROOT if sys.platform == "win32" else "/",
+            start_new_session=True,  # to stop it with its children
+        )
     )
-    started.append(process)
 
 
 def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
     """Return what a program says until its end, or a whole JSON object."""
     for seconds in short_waits(limit):
+        has_ended = process.poll() is not None  # before it is read
         try:
             return process.communicate(timeout=seconds)
         except TimeoutExpired as silence:
             said = silence.output or b"", silence.stderr or b""
-        # Its child may hold its pipes; az may go on to upgrade itself.
-        if process.poll() is not None or parse_object(said[0]):
+        # A child may hold its pipes; az may go on to upgrade itself.
+        if has_ended or parse_object(said[0]):
             return said
     reason = f"{name} gave no answer within {limit:.0f} s and was stopped"
     raise SignInError(reason, f"run {name} yourself to see what it waits for")
@@ -904,7 +900,7 @@ def stop(process: Process) -> None:
 # --- Provider: managed identity ---
 
 
-class Metadata(NamedTuple):
+class MetadataService(NamedTuple):
     """How a metadata service is asked for a token."""
 
     variables: tuple[str, ...]  # of its address and its secret, all set where it is
@@ -916,31 +912,32 @@ class Metadata(NamedTuple):
 # https://learn.microsoft.com/azure/app-service/overview-managed-identity
 APP_SERVICE = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
 AZURE_ML = ("MSI_ENDPOINT", "MSI_SECRET")
-PLACES = (
-    Metadata(APP_SERVICE, "X-IDENTITY-HEADER", "2019-08-01", "client_id"),
-    Metadata(AZURE_ML, "secret", "2017-09-01", "clientid"),
-    Metadata((), "", "2018-02-01", "client_id"),
+METADATA_SERVICES = (
+    MetadataService(APP_SERVICE, "X-IDENTITY-HEADER", "2019-08-01", "client_id"),
+    MetadataService(AZURE_ML, "secret", "2017-09-01", "clientid"),
+    MetadataService((), "", "2018-02-01", "client_id"),
 )
-IMDS_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"  # of azure-identity
 IMDS_LIMIT = 0.6  # to connect; off Azure it swallows every packet
 
 
 def managed_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the machine's managed identity."""
-    services = (row for row in PLACES if all(map(setting, row.variables)))
+    services = (row for row in METADATA_SERVICES if all(map(setting, row.variables)))
     service = next(services)
-    variable, secret_variable = service.variables or (IMDS_VARIABLE, "")
+    imds = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "")  # of azure-identity
+    variable, secret_variable = service.variables or imds
     url = setting(variable)
-    if not secret_variable:
+    if not service.variables:
         if challenge.is_public:  # nobody should wait for it
             return None
         url = (url or IMDS_ADDRESS).rstrip("/") + IMDS_PATH
-    parts = urlsplit(trusted(variable, METADATA_URL, url)[0])
+    trusted(variable, METADATA_URL, url)
     try:
+        parts = urlsplit(url)
         address = (parts.hostname, parts.port or 80)
-        socket.create_connection(address, IMDS_LIMIT).close()
+        in_thread("IMDS", socket.create_connection, address, IMDS_LIMIT).close()
     except (OSError, ValueError):
-        raise SignInError(f"no metadata service is at {parts.netloc}") from None
+        raise SignInError(f"no metadata service is at {clean(url)}") from None
 
     headers = {"Metadata": "true"}
     query = {"api-version": service.version, "resource": RESOURCE}
@@ -962,7 +959,7 @@ def managed_identity(challenge: Challenge) -> Token | None:
 
 # --- The table of providers ---
 
-# In order; each returns None where it is not configured.
+# In order; each returns None where it does not apply.
 PROVIDERS: dict[str, Callable[[Challenge], Token | None]] = {
     "token": given_token,
     "workload_identity": workload_identity,
@@ -988,7 +985,7 @@ def chosen_providers() -> list[str]:
     if name:
         remedy = f"name {NAMES_IN_1_3_3.get(name, ' or '.join(PROVIDERS))}"
         raise SignInError(f"{source} names {clean(name)}, which is no provider", remedy)
-    # A pod is not its node.
+    # A pod must not become its node.
     unasked = "managed_identity" if proof_variable() else ""
     return [name for name in PROVIDERS if name != unasked]
 
@@ -998,7 +995,7 @@ def configured_provider() -> str:
     config = configparser.RawConfigParser()
     with suppress(RuntimeError, KeyError):  # there may be no home
         path = os.path.join(config_root(), "keyringrc.cfg")
-        config.read(path if os.path.isabs(path) else [], encoding="utf-8")
+        config.read(path if os.path.isabs(path) else [])
     return config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
@@ -1006,8 +1003,6 @@ def configured_provider() -> str:
 
 USERNAME = "VssSessionToken"
 SCOPE = "ARTIFACTS_KEYRING_NOFUSS_SCOPE"
-JSON = {"Accept": "application/json", "Content-Type": "application/json"}
-PERSONAL = "TF401444|has not been materialized|VS403463"
 
 
 def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
@@ -1020,12 +1015,19 @@ def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
         reason = f"{SCOPE} is {clean(scope)}, no scope of a session token"
         raise SignInError(reason, f"set it to {WRITE}, or unset it")
 
-    name = "the feed's X-VSS-AuthorizationEndpoint"
-    pattern = rf"https://{feed.authority}(?::443)?(?:/{ORGANIZATION})?/?"
-    url = trusted(name, pattern, challenge.authority)[0].rstrip("/")
+    url = trusted(
+        "the feed's X-VSS-AuthorizationEndpoint",
+        rf"https://{feed.authority}(?::443)?(?:/{ORGANIZATION})?/?",
+        challenge.authority,
+    )[0].rstrip("/")
     url += "/_apis/Token/SessionTokens"
     url += "?tokenType=SelfDescribing&api-version=5.0-preview.1"
-    headers = {**JSON, **NO_LOGIN_PAGE, "Authorization": f"Bearer {bearer.value}"}
+    headers = {
+        "Authorization": f"Bearer {bearer.value}",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        **NO_LOGIN_PAGE,
+    }
     end = time.gmtime(time.time() + 4 * 3600.0)
     form = {"scope": scope, "displayName": "artifacts-keyring-nofuss"}
     form["validTo"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", end)
@@ -1046,7 +1048,7 @@ def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
 def refused_bearer(
     feed: Feed, challenge: Challenge, bearer: Token, response: Response
 ) -> Token:
-    """Return a refused bearer that may be an application's, if the feed takes it."""
+    """Raise why; but try at the feed what may be an application's bearer."""
     # https://learn.microsoft.com/entra/identity-platform/claims-challenge
     said = " ".join(response.headers.get_all("WWW-Authenticate", []))
     if "insufficient_claims" in said:
@@ -1058,29 +1060,43 @@ def refused_bearer(
     is_refusal = 400 <= response.status < 500 and response.status not in OVERLOADED
     remedy = FIRST_VISIT if is_refusal else POLICY
     failure = refused("Azure DevOps", response, remedy, challenge, bearer.value)
-    is_personal = re.search(PERSONAL, failure.reason)
+    is_personal = re.search(
+        "TF401444|has not been materialized|VS403463", failure.reason
+    )
     if bearer.use != EITHER or is_personal or not is_refusal:
         raise failure
-    tell(f"- exchange: {failure}")
     return tried(feed, challenge, bearer)
 
 
-def tried(feed: Feed, challenge: Challenge, token: Token) -> Token:
-    """Return a token if the feed takes it as a password."""
+def tried(
+    feed: Feed,
+    challenge: Challenge,
+    token: Token,
+    refusals: Container[int] = (401, 403),
+) -> Token:
+    """Return a token if the feed takes it as a password: its index is asked once."""
     basic = base64.b64encode(f"{USERNAME}:{token.value}".encode()).decode()
     headers = {**NO_LOGIN_PAGE, "Authorization": f"Basic {basic}"}
     response = http(feed.endpoint("simple"), headers)
-    if response.status not in (401, 403):  # all else is the client's business
+    if response.status not in refusals:  # all else is the client's business
         tell(f"+ the feed takes {token}")
         return token
-    remedy = f"replace it, by {PAT} for instance; for an application, {MEMBER}"
-    if response.status == 403:
-        remedy = "ask the feed's owner for a role: Reader installs, Contributor uploads"
+    remedies = {
+        401: f"replace it, by {PAT} for instance; for an application, {MEMBER}",
+        403: "ask the feed's owner for a role: Reader installs, Contributor uploads",
+    }
+    remedy = remedies.get(response.status, CHECK_URL)
     service = f"{token}: the feed"
     raise refused(service, response, remedy, challenge, token.value, basic)
 
 
 # --- The whole sign-in ---
+
+
+NO_PROVIDER = (
+    f"run az login with the Azure CLI (if there is an Entra tenant), or set {TOKEN} to"
+    f" {PAT}, made at https://dev.azure.com/{{organization}}/_usersSettings/tokens"
+)
 
 
 def sign_in(feed: Feed, challenge: Challenge) -> Token:
@@ -1089,12 +1105,9 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
     Raises SignInError with the reason of each provider.
     """
     names = chosen_providers()
-    default = f"install the Azure CLI and run az login, or set {TOKEN} to {PAT}"
     if not challenge.tenant:
-        names = ["token"]
-        default = f"set {TOKEN} to {PAT}, made at {PAT_PAGE}"
-    reasons: list[str] = []
-    remedies: list[str] = []
+        names = [name for name in names if name == "token"]
+    failures: dict[str, SignInError] = {}
     for name in names:
         try:
             token = PROVIDERS[name](challenge)
@@ -1105,14 +1118,14 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
             if token.use == TRY:
                 return tried(feed, challenge, token)
             return exchange(feed, challenge, token)
-        except SignInError as error:
-            tell(f"- {name}: {error}")
-            reasons.append(f"{name}: {error.reason}")
-            remedies.append(error.remedy)
+        except Exception as error:
+            failures[name] = explained(error)
+            tell(f"- {name}: {failures[name]}")
 
-    remedies.append(default.format(organization=feed.organization))
-    reason = "\n".join(reasons) or "no token is given"
-    raise SignInError(reason, next(filter(None, remedies)))
+    reasons = [f"{name}: {error.reason}" for name, error in failures.items()]
+    remedies = [error.remedy for error in failures.values() if error.remedy]
+    remedies.append(NO_PROVIDER.format(organization=feed.organization))
+    raise SignInError("\n".join(reasons) or "no token is given", remedies[0])
 
 
 def explained(error: Exception) -> SignInError:
@@ -1120,14 +1133,14 @@ def explained(error: Exception) -> SignInError:
     if isinstance(error, SignInError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]  # its words may hold a secret
-    where = f"{place.name}:{place.lineno}"
-    return SignInError(f"please report this: {type(error).__name__} at {where}")
+    name = f"{type(error).__name__} at {place.name}:{place.lineno}"
+    return SignInError(f"please report this: {name}")
 
 
 # --- The keyring class ---
 
-# az hands out no token with less than five minutes left, all others grant an hour:
-# nobody needs to read when a token ends.
+# az hands out no token with less than five minutes left, others grant an hour: nobody
+# needs to read when a token ends.
 PASSWORD_LIFE = 300.0
 FAILURE_LIFE = 60.0
 
@@ -1142,7 +1155,7 @@ class Outcome(NamedTuple):
 # By a feed's key, or by its URL where the outcome is of that alone
 memory: dict[object, Outcome] = {}
 locks: dict[object, threading.RLock] = {}
-if hasattr(os, "register_at_fork"):  # the parent's threads are not the child's
+if hasattr(os, "register_at_fork"):  # its threads are the parent's
     os.register_at_fork(after_in_child=locks.clear)
 
 
@@ -1243,9 +1256,12 @@ class ArtifactsKeyringBackend(KeyringBackend):
                     return outcome
                 return remember(feed.key, sign_in(feed, challenge))
             except Exception as error:
-                text = f"no credentials for {feed.url}\n{explained(error)}"
+                failure = explained(error)
+                text = f"no credentials for {feed.url}\n{failure}"
                 text += f"\nevery step: python -m {MODULE} {feed.url}"
                 tell(text.replace("\n", "\n  "), level)
+                if "the feed answered 403" in failure.reason:
+                    key = feed.url  # for another feed may let it in
                 return remember(key, None)
 
 
@@ -1258,8 +1274,6 @@ if setting("ARTIFACTS_KEYRING_NOFUSS_DEBUG") not in ("", "0") and not log.handle
 # --- The diagnosis: python -m artifacts_keyring_nofuss URL ---
 
 COMMAND_LIMIT = 10.0
-OTHER_PLUGINS = ("artifacts_keyring.", "keyrings.artifacts.")
-SWITCHES = ("PIP_NO_INPUT", "PIP_KEYRING_PROVIDER", "UV_KEYRING_PROVIDER")
 
 
 def keyring_order(_: Feed) -> str:
@@ -1274,7 +1288,7 @@ def keyring_order(_: Feed) -> str:
     names = [clean(str(backend)) for backend in getattr(active, "backends", [active])]
     names = [name for name in names if "__main__" not in name]
     for name in names:
-        if name.startswith(OTHER_PLUGINS):
+        if name.startswith(("artifacts_keyring.", "keyrings.artifacts.")):
             tell(f"- keyring: {name} serves feeds, too: uninstall its package")
     if not any(name.startswith(f"{MODULE}.Artifacts") for name in names):
         reason = f"keyring does not ask this backend but {', '.join(names) or 'none'}"
@@ -1286,20 +1300,19 @@ def keyring_order(_: Feed) -> str:
 def try_sign_in(feed: Feed) -> str:
     """Sign in, and try the password."""
     challenge = discover(feed)
-    return str(tried(feed, challenge, sign_in(feed, challenge)))
+    return str(tried(feed, challenge, sign_in(feed, challenge), range(300, 600)))
 
 
 def keyring_command() -> str:
-    """Tell whether the keyring command, which uv runs, has this backend."""
+    """Tell whether the keyring command has this backend."""
     command = find_program("keyring")
-    if not command:
-        return "none on PATH; uv, and pip by subprocess, need one"
     with suppress(SignInError):
-        said = run([command, "--list-backends"], COMMAND_LIMIT, {})
-        if f"{MODULE}.Artifacts".encode() in said[0]:
+        output, _ = run([command, "--list-backends"], COMMAND_LIMIT, {})
+        if f"{MODULE}.Artifacts".encode() in output:
             return f"{clean(command)} lists this backend"
     tool = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"'
-    return f"{clean(command)} does not list this; uv needs one that does:\n{tool}"
+    name = clean(command) or "what PATH has"
+    return f"{name} does not list this backend; uv needs one that does:\n{tool}"
 
 
 def main() -> int:
@@ -1307,8 +1320,8 @@ def main() -> int:
     url = sys.argv[1] if len(sys.argv) == 2 else ""
     feed = parse_feed(url)
     if not feed:
-        url = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-        print(f"usage: python -m {MODULE} {url}", file=sys.stderr)
+        example = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+        print(f"usage: python -m {MODULE} {example}", file=sys.stderr)
         return 2
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(relativeCreated)6.0f ms  %(step)s"))
@@ -1320,7 +1333,7 @@ def main() -> int:
     tell(f"  version {__version__}, Python {sys.version}")
     if re.match("https://[^/@]*:[^/@]+@", url, ANY_CASE):
         tell("- clients: they use the password in this URL, which may be old or wrong")
-    for name in SWITCHES:
+    for name in ("PIP_NO_INPUT", "PIP_KEYRING_PROVIDER", "UV_KEYRING_PROVIDER"):
         if setting(name).lower() in ("1", "true", "yes", "on", "disabled"):
             tell(f"- clients: {name}={setting(name)} keeps them from asking keyring")
     failures: list[SignInError] = []
