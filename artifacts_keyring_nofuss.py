@@ -246,7 +246,7 @@ def in_thread(name: str, work: Callable[..., object], *arguments: object) -> Any
     except RuntimeError:  # no thread can start here
         deliver(*task)
     finally:
-        for _ in short_waits(0.3):  # for what is starting at an interrupt
+        for _ in short_waits(0.3):  # for what an interrupt left
             if thread not in threading.enumerate():
                 break
             time.sleep(0.01)
@@ -396,7 +396,7 @@ def network_error(error: Exception, host: str) -> SignInError:
     return failure
 
 
-# JWTs, refresh tokens, client secrets, and what is that long
+# JWTs, refresh tokens, client secrets, what is that long
 TOKEN_LIKE = r"eyJ[\w.~=-]+|[01]\.A[\w.~-]{20,}|\S{3}\dQ~[\w.~-]{20,}|[\w~+=-]{40,}"
 TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d:]+Z"
 
