@@ -41,7 +41,7 @@ from importlib import import_module
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from types import SimpleNamespace
 from typing import Any, Callable, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
 from urllib.request import (
     HTTPHandler,
     HTTPSHandler,
@@ -134,7 +134,7 @@ LOGIN_PAGE = (
 # https://docs.github.com/actions/reference/security/oidc
 GITHUB_URL = rf"https://{SUBDOMAINS}actions\.githubusercontent\.com(?::443)?/[!-~]*"
 
-# In clear text, so to an address or a name without dots: of this machine or network
+# In clear text, so to an address or a name without dots alone
 IMDS_ADDRESS = "http://169.254.169.254"
 METADATA_URL = (
     r"http://(?:[a-z0-9-]+|[0-9.]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!\"$->@-~]*)?"
@@ -142,7 +142,7 @@ METADATA_URL = (
 
 DESTINATIONS = (
     rf"https://{FEED_HOST}/[!-~]*",
-    *(rf"https://{authority}(?::443)?/[!-~]*" for authority in CLOUDS.values()),
+    *(rf"https://{hosts}(?::443)?/[!-~]*" for hosts in CLOUDS.values()),
     rf"{re.escape(ENTRA)}/{TENANT}/oauth2/v2\.0/token",
     GITHUB_URL,
     rf"{METADATA_URL}\?[!-~]*",
@@ -180,7 +180,7 @@ class Feed(NamedTuple):
     url: str  # without userinfo, query and fragment
     organization: str
     scope: str  # that its use needs
-    authority: str  # the hosts of its token service
+    authority: str  # hosts of its token service
     key: tuple[str, ...]  # of a credential that feeds share
 
     def endpoint(self, name: str) -> str:
@@ -217,7 +217,7 @@ def parse_feed(service: str | None) -> Feed | None:
 # --- Waiting ---
 
 ATTEMPT_LIMIT = 10.0  # for an attempt, whatever hangs
-SHORT_WAIT = 0.1  # long ones hear no interrupt on Windows, nor another thread's
+SHORT_WAIT = 0.1  # longer ones hear no interrupt on Windows, nor a thread's
 
 
 def short_waits(limit: float) -> Iterator[float]:
@@ -307,7 +307,7 @@ class Response(NamedTuple):
 def http(url: str, headers: Mapping[str, str], body: str = "") -> Response:
     """Send a GET, or a POST of a body; return the answer of any status.
 
-    Raises SignInError for no answer, and for an address not in DESTINATIONS.
+    Raises SignInError for no answer, and for what is not in DESTINATIONS.
     """
     host = urlsplit(url).netloc
     if not any(re.fullmatch(pattern, url, ANY_CASE) for pattern in DESTINATIONS):
@@ -347,7 +347,7 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
             director.add_handler(HTTPSHandler(0, context=context))
         else:  # a metadata service, which no proxy may see
             director.add_handler(HTTPHandler(0))
-        # A limit for each silence; in_thread()'s is for everything.
+        # A limit for each silence; in_thread()'s is for all.
         with director.open(request, timeout=ATTEMPT_LIMIT + 1) as answer:
             content = b""
             while piece := answer.read(64):  # little: a late thread ends soon
@@ -374,7 +374,7 @@ def proxy_for(host: str) -> dict[str, str]:
     return {"https": f"http://{match[1]}{match[2] or ':80'}"}
 
 
-# By words of OpenSSL or urllib; the first counts.
+# By words of OpenSSL or urllib; the first counts
 NETWORK = {
     "mismatch": WHO_ANSWERS,
     "expired": CHECK_CLOCK,
@@ -404,7 +404,8 @@ TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d
 def clean(text: str, *secrets: str) -> str:
     """Make of outside words a short, printable line without secrets."""
     for secret in filter(None, secrets):
-        text = text.replace(secret, "[removed]")
+        for form in (secret, quote_plus(secret)):
+            text = text.replace(form, "[removed]")
     text = re.sub(r"//[^/\s]*@", "//", text)
     text = re.sub(TOKEN_LIKE, "[removed]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
@@ -430,7 +431,7 @@ CA_VARIABLES = (
     "CURL_CA_BUNDLE",
     "PIP_CERT",
 )
-# Where systems have some
+# Where systems have any
 CA_BUNDLES = (
     "/etc/ssl/cert.pem",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -466,7 +467,7 @@ def has_certificates(path: str) -> bool:
 
 @functools.cache  # it takes longer than a TLS handshake
 def tls_context(paths: tuple[str, ...]) -> ssl.SSLContext:
-    """Return a TLS context that trusts these certificates, or else Windows'."""
+    """Return a TLS context that trusts what is there, or else Windows'."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a default one may log keys
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not paths:
@@ -670,7 +671,7 @@ def read_file(source: str, path: str) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        remedy = "let this user read it (in Docker, by --mount=type=secret,uid=…)"
+        remedy = "let this user read it (in Docker: --mount=type=secret,uid=1000)"
         raise SignInError(
             f"{source} cannot be read: {error.strerror}", remedy
         ) from None
@@ -758,7 +759,7 @@ WRITABLE = (
     "export AZURE_CONFIG_DIR=$(mktemp -d) && cp -R ~/.azure/. $AZURE_CONFIG_DIR"
 )
 NEW_CACHE = f"rm ~/.azure/msal_token_cache.*; {LOGIN}"
-AZ_REMEDIES = {  # by words without a code; the first that fits counts
+AZ_REMEDIES = {  # by words without a code; the first counts
     "managed identity account": "sign in to az as an identity of tenant {tenant}",
     "service principal": "az login --service-principal --tenant {tenant}"
     " --allow-no-subscriptions --username CLIENT_ID --password SECRET",
@@ -797,7 +798,7 @@ def azure_cli(challenge: Challenge) -> Token | None:
 
     value = usable(document.get("accessToken"), "az's answer")
     claims = read_claims(value)
-    account = claims.get("unique_name") or claims.get("appid")
+    account = claims.get("unique_name") or claims.get("appid") or "an unknown account"
     return Token(value, use_of(claims), clean(f"a token of {account}"))
 
 
@@ -821,10 +822,10 @@ def find_program(name: str) -> str:
 def run(
     command: list[str], limit: float, settings: Mapping[str, str]
 ) -> tuple[bytes, bytes]:
-    """Run a program with these settings; return its output and errors.
+    """Run a program with settings; return its output and errors.
 
     Raises SignInError if it does not start or answer within the limit. It is stopped
-    then, and at an interrupt, but not if it goes on after an answer.
+    then, and at an interrupt, but not if it answers and goes on.
     """
     name = os.path.basename(command[0])
     tell(f"~ running {name}, up to {limit:.0f} s")
@@ -835,12 +836,15 @@ def run(
         said = listen(name, started[0], limit)
         return said
     except (OSError, RuntimeError) as error:
-        reason = f"{name} cannot be started: {clean(str(error))}"
-        raise SignInError(reason, f"run {name} yourself") from error
+        raise SignInError(
+            f"{name} does not start: {clean(str(error))}", f"run {name} yourself"
+        ) from error
     finally:
         for process in started:
-            if process.poll() is None and said is None:
+            if said is None:
                 stop(process)
+            with suppress(TimeoutExpired):  # or it goes on to upgrade itself
+                process.wait(1.0)
             if sys.platform != "win32":  # where that may wait for a reader
                 for pipe in filter(None, (process.stdout, process.stderr)):
                     pipe.close()
@@ -876,15 +880,17 @@ def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
             return process.communicate(timeout=seconds)
         except TimeoutExpired as silence:
             said = silence.output or b"", silence.stderr or b""
-        # A child may hold its pipes; az may go on to upgrade itself.
+        # A child may hold its pipes.
         if has_ended or parse_object(said[0]):
             return said
     reason = f"{name} gave no answer within {limit:.0f} s and was stopped"
-    raise SignInError(reason, f"run {name} yourself to see what it waits for")
+    raise SignInError(reason, f"run {name} yourself, and see what it waits for")
 
 
 def stop(process: Process) -> None:
     """Kill a program that still runs, and what it started."""
+    if process.poll() is not None:
+        return
     with suppress(OSError, TimeoutExpired):
         if sys.platform == "win32":
             taskkill = rf"{SYSTEM_ROOT}\System32\taskkill.exe"
@@ -892,9 +898,7 @@ def stop(process: Process) -> None:
             subprocess.run(command, capture_output=True, timeout=5)
         else:
             os.killpg(process.pid, signal.SIGKILL)
-    with suppress(OSError, TimeoutExpired):
-        process.kill()
-        process.wait(1.0)
+    process.kill()
 
 
 # --- Provider: managed identity ---
@@ -924,8 +928,8 @@ def managed_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the machine's managed identity."""
     services = (row for row in METADATA_SERVICES if all(map(setting, row.variables)))
     service = next(services)
-    imds = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "")  # of azure-identity
-    variable, secret_variable = service.variables or imds
+    imds = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
+    variable, secret_variable = service.variables or (imds, "")
     url = setting(variable)
     if not service.variables:
         if challenge.is_public:  # nobody should wait for it
@@ -985,7 +989,7 @@ def chosen_providers() -> list[str]:
     if name:
         remedy = f"name {NAMES_IN_1_3_3.get(name, ' or '.join(PROVIDERS))}"
         raise SignInError(f"{source} names {clean(name)}, which is no provider", remedy)
-    # A pod must not become its node.
+    # A pod must not be its node.
     unasked = "managed_identity" if proof_variable() else ""
     return [name for name in PROVIDERS if name != unasked]
 
@@ -1086,8 +1090,7 @@ def tried(
         403: "ask the feed's owner for a role: Reader installs, Contributor uploads",
     }
     remedy = remedies.get(response.status, CHECK_URL)
-    service = f"{token}: the feed"
-    raise refused(service, response, remedy, challenge, token.value, basic)
+    raise refused(f"{token}: the feed", response, remedy, challenge, token.value, basic)
 
 
 # --- The whole sign-in ---
@@ -1125,7 +1128,8 @@ def sign_in(feed: Feed, challenge: Challenge) -> Token:
     reasons = [f"{name}: {error.reason}" for name, error in failures.items()]
     remedies = [error.remedy for error in failures.values() if error.remedy]
     remedies.append(NO_PROVIDER.format(organization=feed.organization))
-    raise SignInError("\n".join(reasons) or "no token is given", remedies[0])
+    reason = f"{', '.join(names)}: not configured; Entra tenant: {challenge.tenant}"
+    raise SignInError("\n".join(reasons) or reason, remedies[0])
 
 
 def explained(error: Exception) -> SignInError:
@@ -1133,8 +1137,9 @@ def explained(error: Exception) -> SignInError:
     if isinstance(error, SignInError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]  # its words may hold a secret
-    name = f"{type(error).__name__} at {place.name}:{place.lineno}"
-    return SignInError(f"please report this: {name}")
+    return SignInError(
+        f"please report this: {type(error).__name__} at {place.name}:{place.lineno}"
+    )
 
 
 # --- The keyring class ---
@@ -1257,8 +1262,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
                 return remember(feed.key, sign_in(feed, challenge))
             except Exception as error:
                 failure = explained(error)
-                text = f"no credentials for {feed.url}\n{failure}"
-                text += f"\nevery step: python -m {MODULE} {feed.url}"
+                text = f"no credentials for {feed.url}\n{failure}\nevery step: "
+                text += f"python -m {MODULE} {feed.url}"
                 tell(text.replace("\n", "\n  "), level)
                 if "the feed answered 403" in failure.reason:
                     key = feed.url  # for another feed may let it in
@@ -1304,15 +1309,14 @@ def try_sign_in(feed: Feed) -> str:
 
 
 def keyring_command() -> str:
-    """Tell whether the keyring command has this backend."""
-    command = find_program("keyring")
+    """Tell whether the keyring command has it, too."""
+    command = find_program("keyring") or "keyring"
     with suppress(SignInError):
         output, _ = run([command, "--list-backends"], COMMAND_LIMIT, {})
         if f"{MODULE}.Artifacts".encode() in output:
             return f"{clean(command)} lists this backend"
     tool = 'uv tool install keyring --with "artifacts-keyring-nofuss>=2"'
-    name = clean(command) or "what PATH has"
-    return f"{name} does not list this backend; uv needs one that does:\n{tool}"
+    return f"{clean(command)} does not list this backend; for uv, one must:\n{tool}"
 
 
 def main() -> int:
@@ -1320,8 +1324,9 @@ def main() -> int:
     url = sys.argv[1] if len(sys.argv) == 2 else ""
     feed = parse_feed(url)
     if not feed:
-        example = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-        print(f"usage: python -m {MODULE} {example}", file=sys.stderr)
+        print(
+            f"usage: python -m {MODULE} https://pkgs.dev.azure.com/...", file=sys.stderr
+        )
         return 2
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(relativeCreated)6.0f ms  %(step)s"))
@@ -1330,7 +1335,7 @@ def main() -> int:
     log.propagate = False
     logging.raiseExceptions = False
 
-    tell(f"  version {__version__}, Python {sys.version}")
+    tell(f"  version {__version__}, Python {sys.version.split()[0]}")
     if re.match("https://[^/@]*:[^/@]+@", url, ANY_CASE):
         tell("- clients: they use the password in this URL, which may be old or wrong")
     for name in ("PIP_NO_INPUT", "PIP_KEYRING_PROVIDER", "UV_KEYRING_PROVIDER"):
