@@ -402,14 +402,14 @@ TRACKING = r" \(DevOps Activity ID: [^)]*\)| Trace ID: .*? Timestamp: [\d-]+ [\d
 
 
 def clean(text: str, *secrets: str) -> str:
-    """Make of outside words a short, printable line without secrets."""
+    """Make of outside words a short line in ASCII, without secrets."""
     for secret in filter(None, secrets):
         for form in (secret, quote_plus(secret)):
             text = text.replace(form, "[removed]")
     text = re.sub(r"//[^/\s]*@", "//", text)
     text = re.sub(TOKEN_LIKE, "[removed]", text)
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return re.sub(TRACKING, "", " ".join(text.split()))[:400]
+    text = re.sub("[^ -~]", "?", " ".join(text.split()))
+    return re.sub(TRACKING, "", text)[:400]
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -545,8 +545,8 @@ def refused(
     if response.status in OVERLOADED:
         remedy = "try again later"
     said = parse_object(response.body)
-    words = said.get("message") or said.get("error_description") or response.reason
-    words = clean(str(words), *secrets)
+    words = said.get("message") or said.get("error_description") or said.get("error")
+    words = clean(str(words or response.reason), *secrets)
     reason = f"{service} answered {response.status}: {words}".rstrip(": ")
     return SignInError(reason, remedy_for(words, remedy, challenge))
 
