@@ -1,7 +1,7 @@
-"""Every client people use, for real: each at a pinned version, against the simulated Azure.
+"""Every client people use, for real, each at a pinned version, in simulated Azure.
 
-`nox -s clients` runs this file; plain pytest leaves it out, for it installs the clients from the
-package registry. The README's "Use with" and "In CI" show no command that is not run here.
+`nox -s clients` runs this file; plain pytest leaves it out, for it installs the clients
+from the package registry. The README shows no command that is not run here.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Callable
 
 import pytest
 from flit_core.wheel import make_wheel_in
 
-from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure, wheel
+from identities import TOKEN, Identity, token
+from simulated_azure import FEED, IMDS, INDEX_URL, UPLOAD_URL, Azure, Handler, wheel
 
 KEYRING, PIP, UV, TOX = "keyring==25.7.0", "pip==26.3", "uv==0.13.9", "tox==4.67.15"
 BACKEND = "artifacts-keyring-nofuss"
+CLIENTS_GET_IN = "\nkeyring's clients get in.\n"
 CLIENTS = {  # what is in the environment of each; the backend is where its name stands
     "pip": f"{PIP} {KEYRING} {BACKEND}",
     "pip alone": PIP,
+    "pip, to begin with": f"{PIP} {KEYRING}",
     "pip and keyring": f"{PIP} {KEYRING}",
     "older pip": "pip==23.2.1",
     "uv": UV,
@@ -53,8 +57,7 @@ CLIENTS = {  # what is in the environment of each; the backend is where its name
 OLD_PIP_INSIDE = [int(n) for n in ensurepip.version().split(".")] < [23, 1]
 PROJECT = Path(__file__).parents[1]
 OTHER_FEED = INDEX_URL.replace("/private/", "/other/")
-OWN_NAME_URL = INDEX_URL.replace("https://", "https://me@")  # not the backend's name
-USER_URL = INDEX_URL.replace("https://", "https://VssSessionToken@")
+USER_URL = INDEX_URL.replace("https://", "https://VssSessionToken@")  # the README's
 LEGACY_URL = "https://fabrikam.pkgs.visualstudio.com/_packaging/private/pypi/simple/"
 LEGACY_USER_URL = LEGACY_URL.replace("https://", "https://VssSessionToken@")
 READ, WRITE = "vso.packaging", "vso.packaging_write"
@@ -72,7 +75,11 @@ Install = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def project_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build this project."""
-    return Path(make_wheel_in(PROJECT / "pyproject.toml", tmp_path_factory.mktemp("project")).file)
+    return Path(
+        make_wheel_in(
+            PROJECT / "pyproject.toml", tmp_path_factory.mktemp("project")
+        ).file
+    )
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +107,7 @@ def install(project_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> In
 
 
 class Shell:
-    """Runs command lines in a folder; PATH has keyring, az and a client's environment, no more.
+    """Runs command lines in a folder; PATH has keyring, az and a client's environment.
 
     What Azure was asked, az_runs and keyring_runs are those of the last command line.
     """
@@ -119,9 +126,11 @@ class Shell:
         status: int = 0,
         **variables: str,
     ) -> str:
-        """Run a command line, with the client that it names first; return what it said."""
+        """Run a command line, with the client that it names first; return its words."""
         client = client or next(word for word in line.split() if word in CLIENTS)
-        command = f'echo "$*" >> "{self.log}"\nexec "{self.install(keyring)}/keyring" "$@"'
+        command = (
+            f'echo "$*" >> "{self.log}"\nexec "{self.install(keyring)}/keyring" "$@"'
+        )
         self.azure.executable("keyring", command)
         self.log.unlink(missing_ok=True)
         self.azure.requests.clear()
@@ -130,9 +139,11 @@ class Shell:
             REQUESTS_CA_BUNDLE=str(self.azure.ca_file),
             PDM_CHECK_UPDATE="0",
             VIRTUALENV_NO_PERIODIC_UPDATE="1",
+            UPLOAD=UPLOAD_URL,
             **variables,
         )
         env["PATH"] += f":{self.install(client)}"
+        env["FEED"] = USER_URL
         done = subprocess.run(
             ["/bin/sh", "-c", line],
             cwd=self.folder,
@@ -161,7 +172,9 @@ class Shell:
     @property
     def refused(self) -> list[str]:
         """The programs whose requests were answered 401, in order."""
-        agents = [r.headers["user-agent"] for r in self.azure.requests if r.status == 401]
+        agents = [
+            r.headers["user-agent"] for r in self.azure.requests if r.status == 401
+        ]
         return [re.split("[/ ]", agent)[0] for agent in agents]
 
     def assert_one_sign_in(
@@ -169,8 +182,8 @@ class Shell:
     ) -> None:
         """Assert what the last command line cost.
 
-        The backend is refused when it asks where to sign in. A list that ends with it says that
-        there was no 401 from the first credential on.
+        The backend is refused when it asks where to sign in. A list that ends with it
+        says that there was no 401 from the first credential on.
         """
         assert len(self.az_runs) == 1
         assert self.azure.scopes() == [scope]
@@ -210,40 +223,34 @@ def assert_uploaded(azure: Azure, content: bytes) -> None:
 # --- The keyring command
 
 
-def test_uv_tool_installs_the_keyring_command(
-    install: Install, project_wheel: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("client", "line", "python"),
+    [
+        (
+            "uv",
+            'uv tool install keyring --with "artifacts-keyring-nofuss>=2"',
+            '"$(uv tool dir)/keyring/bin/python"',
+        ),
+        (
+            "pipx and uv",
+            'pipx install poetry && pipx inject poetry "artifacts-keyring-nofuss>=2"',
+            "PIPX_HOME/venvs/poetry/bin/python",
+        ),
+    ],
+)
+def test_a_tool_gets_the_plugin(
+    shell: Shell, project_wheel: Path, client: str, line: str, python: str
 ) -> None:
-    folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path)}
-    variables = {**os.environ, **folders, "UV_SYSTEM_CERTS": "1", "UV_PYTHON": sys.executable}
-    variables["PATH"] = f"{install('uv')}:{variables['PATH']}"
-    line = f"uv tool install keyring --with {project_wheel}"
-    subprocess.run(line.split(), env=variables, check=True, timeout=240)
-    said = subprocess.run(
-        [tmp_path / "keyring", "--list-backends"], capture_output=True, text=True, timeout=60
-    ).stdout
-    assert "artifacts_keyring_nofuss.ArtifactsKeyringBackend (priority: 9.9)" in said.splitlines()
-
-
-def test_keyring_get(shell: Shell) -> None:
-    password = shell(f"keyring get {INDEX_URL} VssSessionToken").strip()
-    assert shell.azure.session_tokens[password].scopes == [READ]
-    asked = f"get {INDEX_URL} VssSessionToken"
-    shell.assert_one_sign_in(READ, refused=[BACKEND], keyring=[asked])
-
-
-def test_keyring_mode_creds(shell: Shell) -> None:
-    user, password = shell(f"keyring --mode creds get {INDEX_URL}").split()
-    assert (user, shell.azure.session_tokens[password].scopes) == ("VssSessionToken", [READ])
-    asked = f"--mode creds get {INDEX_URL}"
-    shell.assert_one_sign_in(READ, refused=[BACKEND], keyring=[asked])
-
-
-def test_keyring_output_json(shell: Shell) -> None:
-    said = json.loads(shell(f"keyring --mode creds --output json get {UPLOAD_URL}"))
-    assert said["username"] == "VssSessionToken"
-    assert shell.azure.session_tokens[said["password"]].scopes == [WRITE]
-    asked = f"--mode creds --output json get {UPLOAD_URL}"
-    shell.assert_one_sign_in(WRITE, refused=[BACKEND], keyring=[asked])
+    names = "UV_TOOL_DIR", "UV_TOOL_BIN_DIR", "PIPX_HOME", "PIPX_BIN_DIR"
+    folders = {name: str(shell.folder / name) for name in names}
+    env = {**os.environ, **folders, "UV_FIND_LINKS": str(project_wheel.parent)}
+    env["PATH"] += f":{shell.install(client)}"
+    env["UV_SYSTEM_CERTS"] = "1"
+    subprocess.run(["/bin/sh", "-c", line], env=env, check=True, timeout=400)
+    said = shell(
+        f"{python} -m artifacts_keyring_nofuss $FEED", client=client, **folders
+    )
+    assert said.endswith(CLIENTS_GET_IN)
 
 
 @pytest.mark.parametrize(
@@ -267,48 +274,58 @@ BOTH = "keyring and another backend"
 
 
 def test_another_backend_serves_all_else(shell: Shell) -> None:
-    for service in ("example.com", "python-poetry-check"):
-        shell(f"keyring set {service} me", keyring=BOTH, typed="hidden")
-        assert shell(f"keyring get {service} me", keyring=BOTH).strip() == "hidden"
-        shell.assert_nothing_asked()
-        shell(f"keyring del {service} me", keyring=BOTH)
-        assert shell(f"keyring get {service} me", keyring=BOTH, status=1) == ""
+    shell("keyring set example.com me", keyring=BOTH, typed="hidden")
+    assert shell("keyring get example.com me", keyring=BOTH) == "hidden\n"
+    shell("keyring del example.com me", keyring=BOTH)
+    assert shell("keyring get example.com me", keyring=BOTH, status=1) == ""
+    shell.assert_nothing_asked()
 
 
 def test_a_stored_password_is_used_when_the_backend_has_none(shell: Shell) -> None:
-    stored = shell(f"keyring get {INDEX_URL} me").strip()  # stands for a personal access token
-    shell(f"keyring set {INDEX_URL} me", keyring=BOTH, typed=stored)
+    shell.azure.az_not_signed_in()
+    pat = token(shell.azure)[TOKEN]
+    shell(f"keyring set {INDEX_URL} VssSessionToken", keyring=BOTH, typed=pat)
     shell.assert_nothing_asked()
-    assert shell(f"keyring get {INDEX_URL} me", keyring=BOTH).strip() != stored
-    shell.azure.executable("az", "exit 1")
-    shell(
-        f"pip download --index-url {OWN_NAME_URL} contoso-secrets", client="pip alone", keyring=BOTH
-    )
-    assert (shell.refused, shell.azure.scopes()) == (["pip", BACKEND], [])
+    assert_installs(shell, WITH_USER, "pip alone", keyring=BOTH)
 
 
 # --- pip
 
 PLAIN = f"pip install --index-url {INDEX_URL} contoso-secrets"
-BY_SUBPROCESS = f"pip install --keyring-provider subprocess --index-url {INDEX_URL} contoso-secrets"
-WITH_USER = f"pip install --keyring-provider subprocess --index-url {USER_URL} contoso-secrets"
+INSTALL = "pip install --index-url $FEED contoso-secrets"
+START = f"""
+pip install "artifacts-keyring-nofuss>=2"
+az login
+export FEED={USER_URL}
+{INSTALL}
+python -m artifacts_keyring_nofuss $FEED
+"""
+NO_INPUT = "pip install --no-input --keyring-provider"
+WITH_USER = f"{NO_INPUT} subprocess --index-url $FEED contoso-secrets"
 
 
-def assert_installs(shell: Shell, line: str, client: str = "") -> None:
+def assert_installs(shell: Shell, line: str, client: str = "", **more: str) -> None:
     """Run pip install into a folder."""
-    shell(line, client=client, PIP_TARGET="site")
+    shell(line, client=client, PIP_TARGET="site", **more)
     shell.assert_installed("site")
+
+
+def test_start(shell: Shell, project_wheel: Path) -> None:
+    links = {"PIP_FIND_LINKS": str(project_wheel.parent), "PIP_RETRIES": "0"}
+    said = shell(START, client="pip, to begin with", **links)
+    assert "Successfully installed contoso-secrets-1.0" in said
+    assert said.endswith(CLIENTS_GET_IN)
 
 
 @pytest.mark.parametrize(
     "line",
     [
         PLAIN,
-        f"pip install --no-input --keyring-provider import --index-url {INDEX_URL} contoso-secrets",
-        f"pip install --index-url {OWN_NAME_URL} contoso-secrets",
-        f"pip install --index-url {INDEX_URL} --extra-index-url {OTHER_FEED} contoso-secrets",
+        INSTALL,
+        f"{NO_INPUT} import --index-url $FEED contoso-secrets",
+        f"{INSTALL} --extra-index-url {OTHER_FEED}",
     ],
-    ids=["plain", "no input", "user in the URL", "two feeds"],
+    ids=["plain", "user", "no input", "two feeds"],
 )
 def test_pip(shell: Shell, line: str) -> None:
     assert_installs(shell, line)
@@ -316,84 +333,72 @@ def test_pip(shell: Shell, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "line", "asked"),
-    [
-        ("pip alone", BY_SUBPROCESS, f"--mode=creds --output=json get {INDEX_URL}"),
-        ("pip alone", WITH_USER, f"--mode=creds --output=json get {INDEX_URL} VssSessionToken"),
-        ("older pip", WITH_USER, f"get {INDEX_URL} VssSessionToken"),
-    ],
+    ("client", "options"),
+    [("pip alone", "--mode=creds --output=json "), ("older pip", "")],
 )
-def test_pip_by_subprocess(shell: Shell, client: str, line: str, asked: str) -> None:
-    assert_installs(shell, line, client)
+def test_pip_by_subprocess(shell: Shell, client: str, options: str) -> None:
+    assert_installs(shell, WITH_USER, client)
+    asked = f"{options}get {INDEX_URL} VssSessionToken"
     shell.assert_one_sign_in(READ, refused=["pip", BACKEND], keyring=[asked])
-
-
-def test_older_pip_by_subprocess_asks_for_nobody_without_user(shell: Shell) -> None:
-    shell(f"{BY_SUBPROCESS} --no-input", client="older pip", status=1)
-    assert (shell.refused, shell.keyring_runs) == (["pip"], [])
 
 
 def test_older_keyring_does_not_understand_pip(shell: Shell) -> None:
     shell(WITH_USER, client="pip alone", keyring="older keyring", status=1)
-    assert (shell.refused, shell.az_runs) == (["pip", "pip"], [])
+    assert shell.az_runs == []
 
 
 def test_keyring_beside_pip_is_asked_unless_by_subprocess(shell: Shell) -> None:
     client = "pip and keyring"
-    line = f"{shell.activate(client)}pip install --index-url {USER_URL} contoso-secrets"
-    shell(line, client=client, status=1)
-    assert (shell.refused, shell.az_runs) == (["pip", "pip"], [])
+    said = shell(shell.activate(client) + INSTALL, client=client, status=1)
+    assert "Keyring is skipped due to an exception" in said
+    assert "401 Error, Credentials not correct" in said
     assert_installs(shell, shell.activate(client) + WITH_USER, client)
 
 
-@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
-def test_pip_index_versions(shell: Shell, url: str) -> None:
-    said = shell(f"pip index versions --json --index-url {url} contoso-secrets")
+def test_pip_conf(shell: Shell) -> None:
+    (shell.folder / "pip.conf").write_text(f"[global]\nindex-url = {USER_URL}\n")
+    assert_installs(shell, "pip install contoso-secrets", PIP_CONFIG_FILE="pip.conf")
+
+
+def test_pip_index_versions(shell: Shell) -> None:
+    said = shell("pip index versions --json --index-url $FEED contoso-secrets")
     assert json.loads(said)["versions"] == ["1.0"]  # nothing but JSON
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
 
 
 def test_pip_names_no_organization_for_a_file_without_index(shell: Shell) -> None:
     shell(f"pip download --index-url {INDEX_URL} contoso-secrets")
     (path,) = [r.path for r in shell.azure.requests if r.path.endswith(".whl")]
     file = f"https://{FEED}{path}"
-    shell(f"pip download --no-input --keyring-provider import --dest x {file}", status=1)
+    shell(
+        f"pip download --no-input --keyring-provider import --dest x {file}", status=1
+    )
     assert (shell.refused, shell.az_runs) == (["pip"], [])
     shell(f"pip download --dest with-index --index-url {INDEX_URL} {file}")
-    shell.assert_one_sign_in(READ, refused=["pip", BACKEND])
-
-
-NO_CERTIFICATES = "SSL_CERT_FILE= REQUESTS_CA_BUNDLE= PIP_CERT="
-NO_PROXY = "HTTPS_PROXY=http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
-    ("variables", "option", "reason"),
+    ("line", "reason"),
     [
-        (NO_CERTIFICATES, '--cert "$SSL_CERT_FILE"', "certificate not trusted"),
-        (NO_CERTIFICATES, f"--trusted-host {FEED}", "certificate not trusted"),
-        (NO_PROXY, '--proxy "$HTTPS_PROXY"', "no connection"),
+        (
+            "SSL_CERT_FILE= REQUESTS_CA_BUNDLE= PIP_CERT= $DO --cert $SSL_CERT_FILE",
+            "CERT",
+        ),
+        ("HTTPS_PROXY=http://127.0.0.1:1 $DO --proxy $HTTPS_PROXY", "no connection"),
     ],
-    ids=["certificate", "trusted host", "proxy"],
 )
-def test_pip_keeps_its_own_options(shell: Shell, variables: str, option: str, reason: str) -> None:
-    said = shell(f"{variables} {PLAIN} --no-input --keyring-provider import {option}", status=1)
-    assert reason in said
+def test_pip_keeps_its_own_options(shell: Shell, line: str, reason: str) -> None:
+    do = f"{NO_INPUT} import --index-url {INDEX_URL} contoso-secrets"
+    assert reason in shell(line.replace("$DO", do), client="pip", status=1)
     assert shell.refused == ["pip"]
 
 
 # --- Tools that make environments of their own
 
-PIP_INSIDE = f"""
-export PIP_INDEX_URL={USER_URL}
-export PIP_KEYRING_PROVIDER=subprocess
-"""
-UV_INSIDE = f"""
-export UV_DEFAULT_INDEX={USER_URL}
-export UV_KEYRING_PROVIDER=subprocess
-"""
-# The lines, and how often pip or uv signs in. A real feed would also have the packages that pipx
-# and pre-commit want from PyPI: a newer pip, and setuptools. (For pip, 0 means no build isolation.)
+PIP_INSIDE = "export PIP_INDEX_URL=$FEED PIP_KEYRING_PROVIDER=subprocess\n"
+UV_INSIDE = "export UV_DEFAULT_INDEX=$FEED UV_KEYRING_PROVIDER=subprocess\n"
+# The lines, and how often pip or uv signs in. A real feed would also have what pipx and
+# pre-commit want from PyPI: a newer pip, and setuptools. (For pip, 0 means no build
+# isolation.)
 PIP_TOOLS = {
     "pip": ("python -m venv --without-pip v && pip --python v/bin/python install .", 2),
     "build": ("python -m build --wheel", 1),
@@ -510,74 +515,54 @@ def test_tools_that_make_environments(
     tooled(settings + line, client=client)
     assert tooled.azure.scopes() == [READ] * sign_ins
     assert len(tooled.keyring_runs) == sign_ins
-    assert any(r.status == 200 and r.path.endswith(".whl") for r in tooled.azure.requests)
+    assert any(
+        r.status == 200 and r.path.endswith(".whl") for r in tooled.azure.requests
+    )
 
 
-@pytest.mark.parametrize(
-    ("line", "status", "sign_ins"),
-    [("pip wheel --no-deps .", 0, 1), ("python -m build --wheel", 1, 0)],
-    ids=["pip", "build"],
-)
-def test_keyring_is_imported_in_pips_own_builds_only(
-    tooled: Shell, line: str, status: int, sign_ins: int
-) -> None:
-    tooled(PIP_INSIDE.replace("subprocess", "import") + line, status=status)
-    assert tooled.azure.scopes() == [READ] * sign_ins
-    assert tooled.keyring_runs == []
+def test_keyring_is_not_imported_in_builds(tooled: Shell) -> None:
+    settings = PIP_INSIDE.replace("subprocess", "import")
+    tooled(f"{settings}python -m build --wheel", status=1)
+    assert tooled.azure.scopes() == []
 
 
-def test_pip_hands_no_keyring_provider_on_to_its_builds(tooled: Shell) -> None:
-    line = f"pip wheel --no-input --keyring-provider import --index-url {INDEX_URL} ."
-    assert "No matching distribution found for contoso-secrets" in tooled(line, status=1)
-    assert tooled.refused == ["pip"]
-
-
-@pytest.mark.parametrize(("passed", "status"), [("AZURE_*", 0), ("AZURE_POD_*", 1)])
-def test_tox_passes_on_what_it_is_told_to(tooled: Shell, passed: str, status: int) -> None:
-    answer = json.dumps({"accessToken": tooled.azure.az_signed_in(), "tokenType": "Bearer"})
+def test_tox_passes_on_what_it_is_told_to(tooled: Shell) -> None:
+    answer = tooled.azure.az_answer(tooled.azure.entra_token())
     tooled.azure.executable("az", f"""[ "$AZURE_CONFIG_DIR" ] && echo '{answer}'""")
     settings = tooled.folder / "tox.ini"
-    settings.write_text(settings.read_text().replace("AZURE_*", passed))
-    tooled(f"{PIP_INSIDE}tox", status=status, AZURE_CONFIG_DIR="of-this-job")
+    told = settings.read_text()
+    for text, status in ((told.replace("AZURE_*, ", ""), 1), (told, 0)):
+        settings.write_text(text)
+        tooled(f"{PIP_INSIDE}tox", status=status, AZURE_CONFIG_DIR="of-this-job")
 
 
 # --- Two organizations in one run
 
-TWO_FEEDS = f"--index-url {USER_URL} --extra-index-url {LEGACY_USER_URL} contoso-secrets"
+TWO = f"--index-url $FEED --extra-index-url {LEGACY_USER_URL} contoso-secrets"
 
 
 @pytest.mark.parametrize(
-    ("client", "line", "refused"),
+    ("client", "line"),
     [
-        (
-            "pip",
-            f"pip install --index-url {INDEX_URL} --extra-index-url {LEGACY_URL} contoso-secrets",
-            ["pip", "pip"],
-        ),
-        (
-            "pip alone",
-            f"pip install --keyring-provider subprocess {TWO_FEEDS}",
-            ["pip", "pip"],
-        ),
-        (
-            "uv",
-            f"uv pip install --target site --keyring-provider subprocess {TWO_FEEDS}",
-            ["uv", "uv", "uv"],
-        ),
+        ("pip", "pip install"),
+        ("pip alone", "pip install --keyring-provider subprocess"),
+        ("uv", "uv pip install --target site --keyring-provider subprocess"),
     ],
-    ids=["pip", "pip, subprocess", "uv"],
 )
-def test_two_organizations(shell: Shell, client: str, line: str, refused: list[str]) -> None:
+def test_two_organizations(shell: Shell, client: str, line: str) -> None:
     # The strategy makes uv ask both indexes, as pip does.
-    shell(line, client=client, PIP_TARGET="site", UV_INDEX_STRATEGY="unsafe-best-match")
-    shell.assert_installed("site")
+    strategy = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    assert_installs(shell, f"{line} {TWO}", client, **strategy)
     assert shell.azure.scopes() == [READ, READ]
-    assert sorted(shell.refused) == [BACKEND, BACKEND, *refused]
-    served = {r.host for r in shell.azure.requests if r.status == 200 and r.method == "GET"}
+    served = {
+        r.host for r in shell.azure.requests if r.status == 200 and r.method == "GET"
+    }
     assert served == {FEED, "fabrikam.pkgs.visualstudio.com"}
 
 
-def test_two_organizations_at_one_host_are_refused_for_each_package(shell: Shell) -> None:
+def test_two_organizations_at_one_host_are_refused_for_each_package(
+    shell: Shell,
+) -> None:
     fabrikam = INDEX_URL.replace("/contoso/", "/fabrikam/")
     shell(f"{PLAIN} no-such-package --extra-index-url {fabrikam}", status=1)
     assert shell.refused.count("pip") == 2 * 2
@@ -585,9 +570,11 @@ def test_two_organizations_at_one_host_are_refused_for_each_package(shell: Shell
 
 # --- uv
 #
-# For each file, which is under another path than the index, uv first tries without credentials.
+# For each file, which is under another path than the index, uv first tries without.
 
-UV_PIP = f"uv pip install --keyring-provider subprocess --index-url {USER_URL} contoso-secrets"
+UV_PIP = (
+    "uv pip install --keyring-provider subprocess --index-url $FEED contoso-secrets"
+)
 
 
 def test_uv_pip_install(shell: Shell) -> None:
@@ -598,16 +585,17 @@ def test_uv_pip_install(shell: Shell) -> None:
     shell.assert_one_sign_in(READ, refused=[BACKEND, "uv", "uv", "uv"], keyring=[asked])
 
 
-@pytest.mark.parametrize(("activated", "status"), [("keyring alone", 1), ("keyring", 0)])
-def test_uv_asks_the_first_keyring_on_path(shell: Shell, activated: str, status: int) -> None:
-    shell(f"{shell.activate(activated)}{UV_PIP} --target site", status=status)
+def test_uv_asks_the_first_keyring_on_path(shell: Shell) -> None:
+    shell(f"{shell.activate('keyring alone')}{UV_PIP} --target site", status=1)
     assert shell.keyring_runs == []  # of the one behind, which has the backend
 
 
-UV_PROJECT = f"""\
+UV_KEYRING = """\
 [tool.uv]
 keyring-provider = "subprocess"
-
+"""
+UV_PROJECT = f"""\
+{UV_KEYRING}
 [[tool.uv.index]]
 name = "private"
 url = "{USER_URL}"
@@ -624,37 +612,29 @@ def test_uv_project(shell: Shell) -> None:
     shell("uv sync --locked --no-cache", UV_PYTHON=sys.executable)
     shell.assert_installed(".venv/lib/*/site-packages")
     (url,) = re.findall(r'url = "(.*\.whl)"', (shell.folder / "uv.lock").read_text())
-    asked = f"get {url} VssSessionToken"  # which is all that uv knows, with everything locked
+    asked = f"get {url} VssSessionToken"  # all that uv knows, with everything locked
     shell.assert_one_sign_in(READ, refused=["uv", BACKEND], keyring=[asked])
 
 
-ALWAYS = UV_PROJECT.replace(USER_URL, INDEX_URL) + 'authenticate = "always"\n'
-
-
-@pytest.mark.parametrize(
-    ("project", "line"),
-    [
-        (APP + ALWAYS, "uv lock"),
-        (
-            APP.replace('"contoso-secrets"', "") + '[tool.uv]\nkeyring-provider = "subprocess"\n',
-            f"uv add --index private={USER_URL} contoso-secrets",
-        ),
-    ],
-    ids=["always", "added"],
-)
-def test_uv_needs_the_user_when_all_is_locked(shell: Shell, project: str, line: str) -> None:
-    (shell.folder / "pyproject.toml").write_text(project)
-    shell(line, UV_PYTHON=sys.executable)
-    assert "VssSessionToken" not in (shell.folder / "pyproject.toml").read_text()
-    shutil.rmtree(shell.folder / ".venv", ignore_errors=True)
-    shell("uv sync --locked --no-cache", status=2, UV_PYTHON=sys.executable)
-    assert (shell.refused, shell.keyring_runs) == (["uv"], [])
-    line = """
-export UV_INDEX_PRIVATE_USERNAME=VssSessionToken
-uv sync --locked --no-cache
-"""
-    shell(line, UV_PYTHON=sys.executable)
-    shell.assert_installed(".venv/lib/*/site-packages")
+def test_uv_needs_the_user_when_all_is_locked(shell: Shell) -> None:
+    path = shell.folder / "pyproject.toml"
+    always = UV_PROJECT.replace(USER_URL, INDEX_URL) + 'authenticate = "always"\n'
+    added = APP.replace('"contoso-secrets"', "") + UV_KEYRING
+    for project, line in (
+        (APP + always, "uv lock"),
+        (added, "uv add --index private=$FEED contoso-secrets"),
+    ):
+        path.write_text(project)
+        shell(line, UV_PYTHON=sys.executable)
+        assert "VssSessionToken" not in path.read_text()
+        shell(
+            "uv sync --reinstall --locked --no-cache",
+            status=2,
+            UV_PYTHON=sys.executable,
+        )
+        assert (shell.refused, shell.keyring_runs) == (["uv"], [])
+        settings = "UV_INDEX_PRIVATE_USERNAME=VssSessionToken"
+        shell(f"{settings} uv sync --locked --no-cache", UV_PYTHON=sys.executable)
 
 
 # --- poetry and pdm
@@ -679,6 +659,14 @@ def test_poetry(shell: Shell) -> None:
     shell.assert_one_sign_in(READ, refused=[BACKEND])
 
 
+def test_poetry_stores_a_token_elsewhere(shell: Shell) -> None:
+    said = shell("poetry config pypi-token.pypi TOKEN", status=1)
+    assert "stores no passwords" in said
+    shell("POETRY_KEYRING_ENABLED=false poetry config pypi-token.pypi TOKEN")
+    (path,) = shell.azure.home.rglob("auth.toml")
+    assert 'pypi = "TOKEN"' in path.read_text()
+
+
 PDM_PROJECT = f"""\
 [[tool.pdm.source]]
 name = "pypi"
@@ -686,9 +674,8 @@ url = "{INDEX_URL}"
 """
 
 
-@pytest.mark.parametrize("url", [INDEX_URL, OWN_NAME_URL], ids=["plain", "user in the URL"])
-def test_pdm(shell: Shell, url: str) -> None:
-    (shell.folder / "pyproject.toml").write_text(APP + PDM_PROJECT.replace(INDEX_URL, url))
+def test_pdm(shell: Shell) -> None:
+    (shell.folder / "pyproject.toml").write_text(APP + PDM_PROJECT)
     shell("pdm lock")
     assert 'name = "contoso-secrets"' in (shell.folder / "pdm.lock").read_text()
     shell.assert_one_sign_in(READ, refused=["pdm", BACKEND])
@@ -696,14 +683,14 @@ def test_pdm(shell: Shell, url: str) -> None:
 
 # --- Uploads
 
-# hatch does not obey HTTPS_PROXY, the way to the simulated Azure; this alone is changed in it.
+# hatch does not obey HTTPS_PROXY, the way to simulated Azure; this alone is changed.
 HATCH_OBEYS_THE_PROXY = """
 import functools, os, httpx2
-httpx2.HTTPTransport = functools.partial(httpx2.HTTPTransport, proxy=os.environ["HTTPS_PROXY"])
+proxy = os.environ["HTTPS_PROXY"]
+httpx2.HTTPTransport = functools.partial(httpx2.HTTPTransport, proxy=proxy)
 """
-PUBLISH = f"uv publish --keyring-provider subprocess -u VssSessionToken --publish-url {UPLOAD_URL}"
-POETRY_PUBLISH = f"""
-poetry config repositories.private {UPLOAD_URL}
+POETRY_PUBLISH = """
+poetry config repositories.private $UPLOAD
 poetry publish -r private
 """
 
@@ -711,15 +698,16 @@ poetry publish -r private
 @pytest.mark.parametrize(
     ("line", "scopes"),
     [
-        (f"twine upload --repository-url {UPLOAD_URL} dist/*", [WRITE]),
-        (f"twine upload --repository-url {UPLOAD_URL} -u VssSessionToken dist/*", [WRITE]),
-        (PUBLISH, [WRITE]),
+        (
+            f"export UPLOAD={UPLOAD_URL}\ntwine upload --repository-url $UPLOAD dist/*",
+            [WRITE],
+        ),
         ("uv publish --index private", [READ, WRITE]),  # it looks what is there already
         (POETRY_PUBLISH, [WRITE]),
-        (f"pdm publish --no-build -r {UPLOAD_URL}", [WRITE]),
-        (f"hatch publish --repo {UPLOAD_URL} --user VssSessionToken", [WRITE]),
+        ("pdm publish --no-build -r $UPLOAD", [WRITE]),
+        ("hatch publish --repo $UPLOAD --user VssSessionToken", [WRITE]),
     ],
-    ids=["twine", "twine, user", "uv", "uv, index", "poetry", "pdm", "hatch"],
+    ids=["twine", "uv", "poetry", "pdm", "hatch"],
 )
 def test_upload(shell: Shell, dist: bytes, line: str, scopes: list[str]) -> None:
     (shell.folder / "pyproject.toml").write_text(APP + UV_PROJECT)
@@ -743,9 +731,10 @@ description = "The answer"
 def test_flit(shell: Shell) -> None:
     (shell.folder / "pyproject.toml").write_text(FLIT_PROJECT)
     (shell.folder / "contoso_secrets.py").write_text("answer = 42\n")
-    shell(f"FLIT_INDEX_URL={UPLOAD_URL} FLIT_USERNAME=VssSessionToken flit publish")
-    built = [path.read_bytes() for path in sorted(shell.folder.glob("dist/*"))]
-    assert [content in body for content, body in zip(built, shell.azure.uploads)] == [True, True]
+    shell("FLIT_INDEX_URL=$UPLOAD FLIT_USERNAME=VssSessionToken flit publish")
+    built = sorted(shell.folder.glob("dist/*"))
+    for path, body in zip(built, shell.azure.uploads):
+        assert path.read_bytes() in body
     shell.assert_one_sign_in(WRITE, refused=[BACKEND])
 
 
@@ -753,43 +742,96 @@ def test_flit(shell: Shell) -> None:
 
 
 def test_a_token_made_once_serves_a_client_without_az(shell: Shell) -> None:
-    assert_installs(
-        shell,
-        f"""
-export ARTIFACTS_KEYRING_NOFUSS_TOKEN=$(keyring get {INDEX_URL} VssSessionToken)
-pip install --index-url {INDEX_URL} contoso-secrets
-""",
-    )
-    asked = f"get {INDEX_URL} VssSessionToken"
-    shell.assert_one_sign_in(READ, refused=[BACKEND, "pip"], keyring=[asked])
+    line = f"export {TOKEN}=$(keyring get $FEED VssSessionToken)\n{INSTALL}"
+    assert_installs(shell, line, "pip")
+    asked = f"get {USER_URL} VssSessionToken"
+    # Each process asks the feed where to sign in; pip's then tries the token there.
+    shell.assert_one_sign_in(READ, refused=[BACKEND, "pip", BACKEND], keyring=[asked])
+
+
+def gitlab_job(azure: Azure) -> dict[str, str]:
+    """Return the variables of a job whose id token is not in the file yet."""
+    variables = azure.pod()
+    path = Path(variables["AZURE_FEDERATED_TOKEN_FILE"])
+    variables["ID_TOKEN"] = path.read_text()
+    path.unlink()
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("job", "line"),
+    [
+        (token, INSTALL),
+        (Azure.github_job, INSTALL),
+        (gitlab_job, f'echo "$ID_TOKEN" >"$AZURE_FEDERATED_TOKEN_FILE"\n{INSTALL}'),
+    ],
+    ids=["Azure Pipelines", "GitHub", "GitLab"],
+)
+def test_jobs_sign_in_without_az(shell: Shell, job: Identity, line: str) -> None:
+    assert_installs(shell, line, "pip", **job(shell.azure))
+    assert shell.az_runs == []
+
+
+# --- What is not https
+
+CLEAR_URL = LEGACY_USER_URL.replace("https:", "http:")
+PIP_CLEAR = "pip download --no-input --trusted-host fabrikam.pkgs.visualstudio.com"
+
+
+@pytest.mark.parametrize(
+    ("client", "line"),
+    [
+        ("pip", f"{PIP_CLEAR} --keyring-provider import --index-url {CLEAR_URL} x"),
+        (
+            "pip",
+            f"{PIP_CLEAR} --keyring-provider import {CLEAR_URL}x-1-py3-none-any.whl",
+        ),
+        (
+            "pip alone",
+            f"{PIP_CLEAR} --keyring-provider subprocess --index-url {CLEAR_URL} x",
+        ),
+        ("uv", UV_PIP.replace("$FEED", CLEAR_URL)),
+        ("poetry", "poetry lock"),
+        ("pdm", "pdm lock"),
+    ],
+)
+def test_no_password_goes_over_http(shell: Shell, client: str, line: str) -> None:
+    """Whoever can sign in: the metadata's port is a proxy that wants a password."""
+    project = {"poetry": POETRY_PROJECT, "pdm": f"{PDM_PROJECT}verify_ssl = false"}
+    text = APP + project.get(client, "").replace(INDEX_URL, CLEAR_URL)
+    (shell.folder / "pyproject.toml").write_text(text)
+    wanted = {"WWW-Authenticate": 'Basic realm="x"'}
+    shell.azure.faults[IMDS] = [
+        partial(Handler.answer, status=401, headers=wanted)
+    ] * 99
+    variables = {"http_proxy": shell.azure.metadata.url, **token(shell.azure)}
+    shell(f"{line} || exit 9", client=client, status=9, **variables)
+    assert {r.host for r in shell.azure.requests} == {IMDS}
+    for request in shell.azure.requests:
+        basic = request.headers.get("authorization", "").partition(" ")[2]
+        assert b64decode(basic).partition(b":")[2] == b""
+    assert shell.az_runs == []
 
 
 # --- The README
 
+SNIPPETS = r"^```(?!text|python)\w+\n(.*?)^```"
+NOT_COMMANDS = r'$|"\$\(uv |[\w-]+: |[\w ]+:$|- script|FROM|ARG|--mount|python3 -m venv'
 PLACEHOLDERS = {
-    "{USER_URL}": "https://VssSessionToken@pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/",
-    "{INDEX_URL}": "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/",
-    "{UPLOAD_URL}": "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/upload/",
-    "{LEGACY_URL}": "https://OTHER.pkgs.visualstudio.com/_packaging/FEED/pypi/simple/",
-    "contoso-secrets": "PACKAGE",
-    "--with {project_wheel}": f'--with "{BACKEND}>=2"',
+    "/ORGANIZATION/": "/contoso/",
+    "/FEED/": "/private/",
+    "PACKAGE": "contoso-secrets",
 }
 
 
-def snippets() -> list[tuple[str, str]]:
-    """Return the language and the text of each of the README's snippets, as this file writes it."""
-    text = (PROJECT / "README.md").read_text()
-    for here, there in PLACEHOLDERS.items():
-        text = text.replace(there, here)
-    sections = re.findall(r"^## (?:Use with|In CI)\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^```(\w+)\n(.*?)^```", "".join(sections), re.MULTILINE | re.DOTALL)
-
-
 def test_the_readme_shows_what_is_run_here() -> None:
-    source = Path(__file__).read_text()
-    for language, text in snippets():
-        for line in filter(None, text.splitlines()):
-            command = re.sub(r"^ *(- run: |RUN )?", "", line)
-            if language in ("sh", "toml", "ini") or "_URL}" in command:
-                assert command in source
-    assert snippets()
+    source, readme = Path(__file__).read_text(), (PROJECT / "README.md").read_text()
+    for name in ("USER_URL", "INDEX_URL", "UPLOAD_URL", "INSTALL", "NO_INPUT", "TOKEN"):
+        source = source.replace(f"{{{name}}}", globals()[name])
+    for there, here in PLACEHOLDERS.items():
+        readme = readme.replace(there, here)
+    lines = "".join(re.findall(SNIPPETS, readme, re.M | re.S)).splitlines()
+    for line in lines:
+        command = re.sub("^ *(- run: |RUN )?", "", line)
+        assert re.match(NOT_COMMANDS, command) or command in source
+    assert len(lines) > 50
