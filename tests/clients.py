@@ -815,7 +815,7 @@ def test_no_password_goes_over_http(shell: Shell, client: str, line: str) -> Non
 
 # --- The README
 
-SNIPPETS = r"^```(?!text|python)\w+\n(.*?)^```"
+SNIPPETS = r"^```(?!text|python)\w+\n(.*?)^```|`((?:uv|pipx) (?:tool|inject) [^`]+)`"
 NOT_COMMANDS = r'$|"\$\(uv |[\w-]+: |[\w ]+:$|- script|FROM|ARG|--mount|python3 -m venv'
 PLACEHOLDERS = {
     "/ORGANIZATION/": "/contoso/",
@@ -830,7 +830,8 @@ def test_the_readme_shows_what_is_run_here() -> None:
         source = source.replace(f"{{{name}}}", globals()[name])
     for there, here in PLACEHOLDERS.items():
         readme = readme.replace(there, here)
-    lines = "".join(re.findall(SNIPPETS, readme, re.M | re.S)).splitlines()
+    found = map("".join, re.findall(SNIPPETS, readme, re.M | re.S))
+    lines = "\n".join(found).splitlines()
     for line in lines:
         command = re.sub("^ *(- run: |RUN )?", "", line)
         assert re.match(NOT_COMMANDS, command) or command in source
