@@ -428,7 +428,9 @@ TOX_PASS_ENV = """\
 pass_env = {[testenv]pass_env}
 
 [testenv]
-pass_env = AZURE_*, IDENTITY_*, ARTIFACTS_KEYRING_NOFUSS_*, REQUESTS_CA_BUNDLE
+pass_env =
+    ACTIONS_ID_TOKEN_*, AZURE_*, IDENTITY_*
+    ARTIFACTS_KEYRING_NOFUSS_*, REQUESTS_CA_BUNDLE
 """
 TOOLED_PROJECT = {  # which needs the private package for its build, and later
     "pyproject.toml": """\
