@@ -1,49 +1,58 @@
-"""Fixtures: a simulated Azure, and processes that see it."""
+"""Fixtures: a simulated Azure, ways to ask in it, and golden files."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import subprocess
+import re
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
 from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 
-from simulated_azure import Azure
+from simulated_azure import INDEX_URL, Azure
 
-if TYPE_CHECKING:
-    from artifacts_keyring_nofuss import Response
-
-# The parsers' tests are alike in every run; `nox -s fuzz` tries many examples, and new ones.
+# The parsers' tests are alike in every run; `nox -s fuzz` tries many examples, and new
+# ones.
 settings.register_profile("default", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-DIALS = {"RETRY_PAUSES": (0.01, 0.02)}  # of every process under test
-PRELUDE = """
-import json, keyring, artifacts_keyring_nofuss as module
-def ask(service, username=None):
-    credential = keyring.get_credential(service, username)
-    return credential and [credential.username, credential.password]
-def show(value):
-    print(json.dumps(value), flush=True)
-for name, value in {dials!r}.items():
-    assert hasattr(module, name), name
-    setattr(module, name, value)
-{script}
-"""
+HERE = Path(__file__).parent
+PROGRAMS = HERE / "programs"
+DIALS = {"PAUSES": [0.01, 0.02], "IMDS_PAUSES": [0.01] * 4}  # of every asking process
+Dials = Optional[Mapping[str, object]]  # constants of the module, and values for a test
+
+
+class Asked(NamedTuple):
+    """What keyring returned, what was logged of it, and what a client's user saw.
+
+    In a process of its own all that is logged is in stderr, and nowhere else.
+    """
+
+    value: list[str] | None  # the username and the password
+    log: str
+    warnings: str
+    stdout: str
+    stderr: str
+
+    @property
+    def password(self) -> str | None:
+        return self.value[1] if self.value else None
 
 
 class Outcome(NamedTuple):
-    """What a process under test wrote; values are what its script showed, in order."""
+    """What a program wrote; values are what it showed, in order."""
 
     values: list[Any]
-    stdout: str
     stderr: str
 
     @property
@@ -52,19 +61,61 @@ class Outcome(NamedTuple):
         return value
 
 
-class Asked(NamedTuple):
-    """What keyring returned in this process, and what was logged, at every level and as warning."""
+class Diagnosis(NamedTuple):
+    """How a diagnosis ended, and what it wrote, without its times."""
 
-    value: list[str] | None
-    log: str
-    warnings: str
+    status: int
+    said: str
 
 
-Dials = Mapping[str, object]  # constants of the module, and the values they have in a test
+Ask = Callable[..., Asked]
 Python = Callable[..., Outcome]
-Ask = Callable[..., Outcome]
-AskHere = Callable[..., Asked]
-Fetch = Callable[..., "Response"]
+Diagnose = Callable[..., Diagnosis]
+Golden = Callable[[str, str], None]
+
+
+# --- Nothing is left behind
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give this process a folder of its own for temporary files."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with patch.object(tempfile, "tempdir", folder):
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(temporary_folder: str) -> Iterator[None]:
+    """Fail a test that leaves a process, a thread or a temporary file behind."""
+    before = {*leftovers(temporary_folder)}
+    yield
+    for _ in range(300):
+        left = {*leftovers(temporary_folder)} - before
+        if not left:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"left behind: {left}")
+
+
+def leftovers(folder: str) -> Iterator[object]:
+    """Name what runs or lies about."""
+    yield from threading.enumerate()
+    yield from os.listdir(folder)
+    if os.name != "nt":
+        try:
+            yield "a child", os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:  # there is none
+            pass
+    for process in Path("/proc").glob("[0-9]*"):  # on Linux: who sees a simulated Azure
+        try:
+            if folder.encode() in (process / "environ").read_bytes():
+                yield process.name, (process / "cmdline").read_bytes()
+        except OSError:  # it has ended, or is another user's
+            pass
+
+
+# --- Ways to ask
 
 
 @pytest.fixture
@@ -73,80 +124,119 @@ def azure() -> Iterator[Azure]:
         yield azure
 
 
-def command(script: str, dials: Dials | None = None) -> list[str]:
-    """Return the command line of a script that has ask(), show() and the module, dialled so."""
-    return [sys.executable, "-c", PRELUDE.format(dials={**DIALS, **(dials or {})}, script=script)]
+def command(program: str, *arguments: str) -> list[str]:
+    """Return the command line of a program: a file in programs/, or its text.
+
+    A text finds ask(), show(), keyring and module; a file imports them from prelude.
+    """
+    if program.endswith(".py"):
+        return [sys.executable, str(PROGRAMS / program), *arguments]
+    path = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r})"
+    text = f"{path}\nfrom prelude import *\n{program}"
+    return [sys.executable, "-c", text, *arguments]
+
+
+def dialled(dials: Dials) -> dict[str, str]:
+    """Return the variable by which prelude sets the module's constants."""
+    return {"DIALS": json.dumps({**DIALS, **(dials or {})})}
 
 
 @pytest.fixture
 def python(azure: Azure) -> Python:
-    """Run a script, as command() makes it, in a process that sees the Azure."""
-
-    def run(script: str, *, dials: Dials | None = None, **variables: str) -> Outcome:
-        done = subprocess.run(
-            command(script, dials),
-            env=azure.environment(**variables),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        values = [json.loads(line) for line in done.stdout.splitlines()]
-        return Outcome(values, done.stdout, done.stderr)
-
-    return run
-
-
-@pytest.fixture
-def ask(python: Python) -> Ask:
-    """Ask the real keyring for a credential, in a process of its own."""
+    """Run a program, see command(), in a process that sees the Azure."""
 
     def run(
-        service: str, username: str | None = None, *, dials: Dials | None = None, **variables: str
+        program: str, *arguments: str, dials: Dials = None, **variables: str
     ) -> Outcome:
-        return python(f"show(ask({service!r}, {username!r}))", dials=dials, **variables)
+        line = command(program, *arguments)
+        done = azure.run(*line, **dialled(dials), **variables)
+        assert done.returncode == 0, done.stderr
+        return Outcome([*map(json.loads, done.stdout.splitlines())], done.stderr)
 
     return run
 
 
 @pytest.fixture
-def fetch(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Fetch:
-    """Send a GET as a sign-in does, but in this process, which sees the Azure meanwhile."""
-    import artifacts_keyring_nofuss as module  # is not installed where the clients run
-
-    def run(
-        url: str, limit: float = 5.0, *, dials: Dials | None = None, **variables: str
-    ) -> Response:
-        for name, value in {**DIALS, **(dials or {})}.items():
-            monkeypatch.setattr(module, name, value)
-        with patch.dict(os.environ, azure.environment(**variables), clear=True):
-            return module.http(url, {}, module.now() + limit)
-
-    return run
-
-
-@pytest.fixture
-def ask_here(
-    azure: Azure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> AskHere:
-    """Ask the real keyring in this process, which takes a tenth of the time: for many cases."""
-    import keyring  # neither it nor the module is installed where the clients run
+def ask(
+    azure: Azure,
+    python: Python,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> Ask:
+    """Ask the real keyring: in this process, which is quick, or in one of its own."""
+    import keyring  # neither is installed where the clients run
 
     import artifacts_keyring_nofuss as module
 
-    caplog.set_level(logging.DEBUG, module.__name__)
-
     def run(
-        service: str, username: str | None = None, *, dials: Dials | None = None, **variables: str
+        url: str | None = INDEX_URL,
+        username: str | None = None,
+        *,
+        apart: bool = False,
+        dials: Dials = None,
+        **variables: str,
     ) -> Asked:
-        for constant, value in {**DIALS, **(dials or {})}.items():
-            monkeypatch.setattr(module, constant, value)
-        module.memories.clear()
+        if apart:
+            who = [] if username is None else [username]
+            done = python("ask.py", url, *who, dials=dials, **variables)
+            *said, value = done.values
+            return Asked(value, done.stderr, done.stderr, f"{said}", done.stderr)
+
+        for constant, number in {**DIALS, **(dials or {})}.items():
+            monkeypatch.setattr(module, constant, number)
+        module.memory.clear()
+        caplog.set_level(logging.DEBUG, module.__name__)
         caplog.clear()
+        capfd.readouterr()
         with patch.dict(os.environ, azure.environment(**variables), clear=True):
-            credential = keyring.get_credential(service, username)
-        warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-        value = [credential.username, credential.password] if credential else None
-        return Asked(value, "\n".join(caplog.messages), "\n".join(warnings))
+            credential = keyring.get_credential(url, username)  # type: ignore[arg-type]
+        records = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        return Asked(
+            [credential.username, credential.password] if credential else None,
+            "\n".join(caplog.messages),
+            "\n".join(record.getMessage() for record in records),
+            *capfd.readouterr(),
+        )
 
     return run
+
+
+@pytest.fixture
+def diagnose(azure: Azure) -> Diagnose:
+    """Run the diagnosis as people do."""
+
+    def run(*arguments: str, **variables: str) -> Diagnosis:
+        program = [sys.executable, "-m", "artifacts_keyring_nofuss"]
+        done = azure.run(*program, *arguments, **variables)
+        said = re.sub("(?m)^ *[0-9]+ ms  ", "", done.stdout + done.stderr)
+        return Diagnosis(done.returncode, said)
+
+    return run
+
+
+# --- Golden files
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    what = "write down anew what people see: see tests/golden"
+    parser.addoption("--update-golden", action="store_true", help=what)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, azure: Azure) -> Golden:
+    """Compare a text that people see with golden/NAME.txt."""
+
+    def compare(name: str, text: str) -> None:
+        text = text.replace(str(azure.folder), "FOLDER").replace(
+            sys.executable, "PYTHON"
+        )
+        text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
+        # What else keyring may ask is the machine's.
+        text = re.sub("(it asks [^,\n]*)(, .*)?", r"\1", text)
+        path = HERE / "golden" / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare

@@ -98,23 +98,35 @@ class Azure(Machine):
         self.connects: list[str] = []  # the hosts that the proxy was asked for
         self.handshakes = 0
         self.uploads: list[bytes] = []
-        self.bearers: dict[str, dict[str, Any]] = {}  # the claims of each token of Entra
+        self.bearers: dict[
+            str, dict[str, Any]
+        ] = {}  # the claims of each token of Entra
         self.session_tokens: dict[str, Issued] = {}
         # How it behaves
-        self.faults: dict[str, list[Answer]] = {service.kind: [] for service in SERVICES}
+        self.faults: dict[str, list[Answer]] = {
+            service.kind: [] for service in SERVICES
+        }
         self.skew = 0.0  # seconds by which its clock is ahead of this machine's
         self.tls: ssl.SSLContext | None = None  # instead of a good one for each host
         self.encrypted = False  # tokens issued from now on are for Azure alone to read
         self.public_feeds: set[str] = set()
-        self.challenge: dict[str, str | list[str]] = {}  # overrides headers of the feed's 401
-        self.passwords: dict[str, Issued] = {}  # personal access tokens, pipelines' tokens
+        self.missing_feeds: set[str] = set()
+        self.is_member = self.has_role = True  # whoever signs in
+        self.challenge: dict[
+            str, str | list[str]
+        ] = {}  # overrides headers of the feed's 401
+        self.passwords: dict[
+            str, Issued
+        ] = {}  # personal access tokens, pipelines' tokens
         self.lifetime = 3600.0  # seconds, the longest of a session token
         self.refuses_valid_to = False
         self.application_refusal = 401  # the status, where one asks for a session token
         self.revoked_claims = ""  # base64; if set, the tokens that az gets are revoked
         self.persons = Persons()
         self.clients = {CLIENT_ID: Client()}  # the applications in the tenant
-        self.github_claims: dict[str, Any] = {}  # overrides claims of GitHub's assertions
+        self.github_claims: dict[
+            str, Any
+        ] = {}  # overrides claims of GitHub's assertions
         self.identity: str | None = None  # the bearer of the managed identity
         self.assigned = [CLIENT_ID]  # the user-assigned identities
 
@@ -125,7 +137,9 @@ class Azure(Machine):
 
     def __enter__(self) -> Azure:
         for server in (self.proxy, self.metadata):
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            threading.Thread(
+                target=server.serve_forever, args=(0.01,), daemon=True
+            ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,7 +154,9 @@ class Azure(Machine):
 
     def scopes(self) -> list[str]:
         """The scopes for which session tokens were asked so far."""
-        posts = [r for r in self.requests if r.method == "POST" and "SessionTokens" in r.path]
+        posts = [
+            r for r in self.requests if r.method == "POST" and "SessionTokens" in r.path
+        ]
         return [json.loads(post.body)["scope"] for post in posts]
 
     # --- Tokens
@@ -176,7 +192,10 @@ class Azure(Machine):
         claims = self.bearers.get(token)
         if claims is None or claims.get("exp", inf) <= self.now():
             return None
-        here = (claims.get("tid", TENANT), claims.get("aud", RESOURCE)) == (TENANT, RESOURCE)
+        here = (claims.get("tid", TENANT), claims.get("aud", RESOURCE)) == (
+            TENANT,
+            RESOURCE,
+        )
         return claims if here else None
 
     def is_revoked(self, claims: Mapping[str, Any]) -> bool:
@@ -205,7 +224,9 @@ class Azure(Machine):
 
     def az_answer(self, token: str) -> str:
         """Return what az prints for a token. Its times are by the clock of its own machine."""
-        expires = int(self.bearers.get(token, {}).get("exp", self.now() + 3600) - self.skew)
+        expires = int(
+            self.bearers.get(token, {}).get("exp", self.now() + 3600) - self.skew
+        )
         answer = {
             "accessToken": token,
             "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
@@ -217,7 +238,9 @@ class Azure(Machine):
 
     def github_job(self) -> dict[str, str]:
         """Let the application sign in from GitHub; return the variables of a job there."""
-        self.clients[CLIENT_ID].federated.append(Federated(GITHUB_ISSUER, GITHUB_SUBJECT))
+        self.clients[CLIENT_ID].federated.append(
+            Federated(GITHUB_ISSUER, GITHUB_SUBJECT)
+        )
         return {
             "AZURE_CLIENT_ID": CLIENT_ID,
             "ACTIONS_ID_TOKEN_REQUEST_URL": f"https://{GITHUB}{GITHUB_PATH}?api-version=2.0",

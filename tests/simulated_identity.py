@@ -13,10 +13,14 @@ from typing import Any, Callable, NamedTuple
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 NO_TENANT = "00000000-0000-0000-0000-000000000000"
-CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of the application, and of the identity
+CLIENT_ID = (
+    "99999999-0000-0000-0000-000000000000"  # of the application, and of the identity
+)
 OBJECT_ID = "88888888-0000-0000-0000-000000000000"  # likewise
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps
-ARM_RESOURCE = "https://management.core.windows.net/"  # Azure Resource Manager, which az asks
+ARM_RESOURCE = (
+    "https://management.core.windows.net/"  # Azure Resource Manager, which az asks
+)
 SCOPES = {f"{RESOURCE}/.default", f"{ARM_RESOURCE}/.default"}
 EVERYTHING = "user_impersonation"
 ISSUER = f"https://sts.windows.net/{TENANT}/"
@@ -60,7 +64,9 @@ def entra_claims(now: float, claims: Mapping[str, Any]) -> dict[str, Any]:
         "uti": secrets.token_urlsafe(16),
         "ver": "1.0",
     }
-    return {name: value for name, value in {**common, **claims}.items() if value is not None}
+    return {
+        name: value for name, value in {**common, **claims}.items() if value is not None
+    }
 
 
 def jwt(claims: Mapping[str, Any]) -> str:
@@ -72,12 +78,16 @@ def jwt(claims: Mapping[str, Any]) -> str:
 
 def encrypted_jwt() -> str:
     """Return a token that nobody can read."""
-    header = json.dumps({"typ": "JWT", "alg": "RSA-OAEP", "enc": "A256CBC-HS512"}).encode()
+    header = json.dumps(
+        {"typ": "JWT", "alg": "RSA-OAEP", "enc": "A256CBC-HS512"}
+    ).encode()
     return dotted(header, *map(secrets.token_bytes, (256, 16, 1024, 32)))
 
 
 def dotted(*parts: bytes) -> str:
-    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+    return ".".join(
+        base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts
+    )
 
 
 def read_jwt(token: str) -> dict[str, Any]:
@@ -112,7 +122,9 @@ class Client:
     federated: list[Federated] = field(default_factory=list)
 
 
-Refusal = tuple[int, str]  # a code of Entra's and what it means; the code is 0 if all is well
+Refusal = tuple[
+    int, str
+]  # a code of Entra's and what it means; the code is 0 if all is well
 ERRORS = {  # all others are "invalid_client"
     50020: "invalid_grant",
     50076: "interaction_required",
@@ -129,9 +141,14 @@ def check_request(
     tenant: str, form: Mapping[str, str], clients: Mapping[str, Client], now: float
 ) -> Refusal:
     """Check a request for an application's token."""
-    missing = [name for name in ("grant_type", "client_id", "scope") if name not in form]
+    missing = [
+        name for name in ("grant_type", "client_id", "scope") if name not in form
+    ]
     if missing:
-        return 900144, f"The request body must contain the following parameter: '{missing[0]}'."
+        return (
+            900144,
+            f"The request body must contain the following parameter: '{missing[0]}'.",
+        )
     if tenant == NO_TENANT:
         empty = "Tenant identifiers may not be an empty GUID."
         return 900021, f"Requested tenant identifier '{tenant}' is not valid. {empty}"
@@ -142,7 +159,10 @@ def check_request(
         where = f"was not found in the directory '{tenant}'"
         return 700016, f"Application with identifier '{client_id}' {where}."
     if scope not in SCOPES:
-        return 500011, f"The resource principal named {scope} was not found in the tenant {tenant}."
+        return (
+            500011,
+            f"The resource principal named {scope} was not found in the tenant {tenant}.",
+        )
     check = check_secret if "client_secret" in form else check_assertion
     return check(form, clients[client_id], now)
 
@@ -150,7 +170,10 @@ def check_request(
 def check_secret(form: Mapping[str, str], client: Client, now: float) -> Refusal:
     app = f"app '{form['client_id']}'"
     if form["client_secret"] != client.secret:
-        value = "the client secret value, not the client secret ID, for a secret added to " + app
+        value = (
+            "the client secret value, not the client secret ID, for a secret added to "
+            + app
+        )
         sent = f"Ensure the secret being sent in the request is {value}."
         return 7000215, f"Invalid client secret provided. {sent}"
     if client.secret_expires <= now:
@@ -161,7 +184,10 @@ def check_secret(form: Mapping[str, str], client: Client, now: float) -> Refusal
 def check_assertion(form: Mapping[str, str], client: Client, now: float) -> Refusal:
     if form.get("client_assertion_type") != ASSERTION_TYPE:
         needed = "'client_assertion' or 'client_secret'"
-        return 7000218, f"The request body must contain the following parameter: {needed}."
+        return (
+            7000218,
+            f"The request body must contain the following parameter: {needed}.",
+        )
     claims = read_jwt(form.get("client_assertion", ""))
     if not claims:
         return 50027, "JWT token is invalid or malformed."
@@ -196,7 +222,9 @@ class MetadataService(NamedTuple):
     unknown: str
     unnamed: str
     error: Callable[[str], dict[str, Any]]
-    times: Callable[[int, int], dict[str, Any]]  # of when and in how many seconds it expires
+    times: Callable[
+        [int, int], dict[str, Any]
+    ]  # of when and in how many seconds it expires
 
 
 NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified "
@@ -211,7 +239,10 @@ METADATA = {
         unnamed="Multiple user assigned identities exist, please specify the clientId / resourceId "
         "of the identity in the token request",
         error=lambda text: {"error": "invalid_request", "error_description": text},
-        times=lambda expires, left: {"expires_on": str(expires), "expires_in": str(left)},
+        times=lambda expires, left: {
+            "expires_on": str(expires),
+            "expires_in": str(left),
+        },
     ),
     "/msi/token": MetadataService(  # App Service; the second header is for Azure Automation
         version="2019-08-01",
@@ -243,7 +274,9 @@ def metadata_problem(
     assigned: list[str],
 ) -> str:
     """Return why a metadata service refuses a request, "" if it does not."""
-    if any(headers.get(name.lower()) != value for name, value in service.headers.items()):
+    if any(
+        headers.get(name.lower()) != value for name, value in service.headers.items()
+    ):
         return "Required metadata header not specified"
     if "x-forwarded-for" in headers:
         return "Forwarded requests are not served"

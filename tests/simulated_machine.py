@@ -70,10 +70,32 @@ class Machine:
         """Return an environment that has nothing of the real machine but what a process needs."""
         windows = {}
         if os.name == "nt":
-            windows = {name: os.environ[name] for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC")}
+            windows = {
+                name: os.environ[name] for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC")
+            }
             folders = ["USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
-            windows.update(dict.fromkeys(folders, str(self.home)), PYTHONIOENCODING="utf-8")
-        return {"PATH": str(self.bin), "HOME": str(self.home), **windows, **variables}
+            windows.update(
+                dict.fromkeys(folders, str(self.home)), PYTHONIOENCODING="utf-8"
+            )
+        return {
+            "PATH": str(self.bin),
+            "HOME": str(self.home),
+            "TMPDIR": str(self.home),
+            **windows,
+            **variables,
+        }
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this machine, at home."""
+        return subprocess.run(
+            command,
+            cwd=self.home,
+            env=self.environment(**variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=100,
+        )
 
     def executable(self, name: str, script: str) -> None:
         """Put a shell script on PATH (not on Windows)."""
@@ -84,7 +106,9 @@ class Machine:
     def command(self, name: str, *command: str) -> None:
         """Put a command on PATH that runs another one, not in its place but as its child."""
         if os.name == "nt":
-            (self.bin / f"{name}.cmd").write_text(f"@{subprocess.list2cmdline(command)} %*\n")
+            (self.bin / f"{name}.cmd").write_text(
+                f"@{subprocess.list2cmdline(command)} %*\n"
+            )
         else:
             self.executable(name, f'{shlex.join(command)} "$@"\nexit $?')
 
@@ -95,14 +119,21 @@ class Machine:
         and time imported, and can import the standard library.
         """
         log = str(self.folder / "az.log")
-        record = f'open({log!r}, "ab", 0).write((" ".join(sys.argv[1:]) + "\\n").encode())'
+        record = (
+            f'open({log!r}, "ab", 0).write((" ".join(sys.argv[1:]) + "\\n").encode())'
+        )
         path = self.folder / "az.py"
         path.write_text(f"import os, sys, time\n{record}\n{source}\n", encoding="utf-8")
         self.command("az", sys.executable, "-I", "-S", "-X", "utf8", str(path))
 
-    def az_says(self, stdout: str | bytes = "", stderr: str | bytes = "", status: int = 0) -> None:
+    def az_says(
+        self, stdout: str | bytes = "", stderr: str | bytes = "", status: int = 0
+    ) -> None:
         """Put an az on PATH that says this and ends."""
-        out, err = (text if isinstance(text, bytes) else text.encode() for text in (stdout, stderr))
+        out, err = (
+            text if isinstance(text, bytes) else text.encode()
+            for text in (stdout, stderr)
+        )
         write = f"sys.stdout.buffer.write({out!r}); sys.stderr.buffer.write({err!r})"
         self.az(f"{write}; sys.exit({status})")
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from pathlib import Path
@@ -53,6 +54,14 @@ STORAGE = "contoso.blob.core.windows.net"
 IMDS = "imds"
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"
+# The feed's words
+STRANGER = "TF400813: The user '' is not authorized to access this resource."
+NO_PERMISSION = (
+    "User 'contoso' lacks permission to complete this action. You need to have '{}'."
+)
+NO_FEED = "The feed with ID '{}' doesn't exist."
+NO_PACKAGE = "The package doesn't exist in this feed."
+
 GITHUB_PATH = f"/104//idtoken/{OBJECT_ID}/{TENANT}"
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 GITHUB_SUBJECT = "repo:contoso/app:ref:refs/heads/main"
@@ -101,7 +110,9 @@ def wheel(name: str = "contoso_secrets", version: str = "1.0") -> tuple[str, byt
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "pyproject.toml")
         Path(folder, f"{name}.py").write_text("answer = 42\n")
-        project.write_text(f"[project]\nname = '{name}'\nversion = '{version}'\ndescription = ''")
+        project.write_text(
+            f"[project]\nname = '{name}'\nversion = '{version}'\ndescription = ''"
+        )
         path = make_wheel_in(project, Path(folder)).file
         return path.name, path.read_bytes()
 
@@ -123,7 +134,9 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # a client that hangs up is no news
+        if not isinstance(
+            sys.exc_info()[1], OSError
+        ):  # a client that hangs up is no news
             super().handle_error(*address)
 
 
@@ -144,9 +157,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        return super().date_time_string(self.azure.now())
-
     def do_CONNECT(self) -> None:
         self.host, _, port = self.path.partition(":")
         self.azure.connects.append(self.host)
@@ -158,7 +168,10 @@ class Handler(BaseHTTPRequestHandler):
         self.connection = context.wrap_socket(self.connection, server_side=True)
         self.azure.handshakes += 1
         self.close_connection = False
-        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+        self.rfile, self.wfile = (
+            self.connection.makefile("rb"),
+            self.connection.makefile("wb", 0),
+        )
 
     def do_GET(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -184,14 +197,15 @@ class Handler(BaseHTTPRequestHandler):
         status: int,
         content: object = b"",
         headers: Mapping[str, str | list[str]] | None = None,
+        reason: str | None = None,
     ) -> None:
-        """Answer with bytes, with HTML (a str) or with JSON."""
+        """Answer with bytes, with HTML (a str) or with JSON, and in a phrase."""
         body = content if isinstance(content, bytes) else str(content).encode()
         kind = "text/html" if isinstance(content, str) else "application/octet-stream"
         if isinstance(content, dict):
             body, kind = json.dumps(content).encode(), "application/json"
         self.recorded.status = status
-        self.send_response(status)
+        self.send_response(status, reason)
         for name, values in (headers or {}).items():
             for value in [values] if isinstance(values, str) else values:
                 self.send_header(name, value)
@@ -202,11 +216,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(
-        self, status: int, message: str, type_key: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        type_key: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer with an error of Azure DevOps, or show what may be a browser where to sign in."""
-        if status == 401 and self.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
-            return self.answer(302, "<html>", {"Location": f"https://{AUTHORITY}/_signin"})
+        """Answer with an error of Azure DevOps's APIs."""
         error = {
             "$id": "1",
             "innerException": None,
@@ -216,7 +232,29 @@ class Handler(BaseHTTPRequestHandler):
             "errorCode": 0,
             "eventId": 3000,
         }
-        self.answer(status, error, headers)
+        if not self.shows_browser_a_page(status):
+            self.answer(status, error, headers)
+
+    def refuse_at_feed(
+        self,
+        status: int,
+        message: str = "",
+        headers: Mapping[str, str | list[str]] | None = None,
+    ) -> None:
+        """Answer with a feed's error, whose words are in the reason phrase alone."""
+        phrase = HTTPStatus(status).phrase
+        if message:
+            phrase += f" - {message} (DevOps Activity ID: {str(uuid4()).upper()})"
+        if not self.shows_browser_a_page(status):
+            self.answer(status, b"", headers, phrase)
+
+    def shows_browser_a_page(self, status: int) -> bool:
+        """Send what may be a browser to where people sign in; tell whether it was."""
+        suppressed = self.headers.get("X-TFS-FedAuthRedirect") == "Suppress"
+        if status != 401 or suppressed:
+            return False
+        self.answer(302, "<html>", {"Location": f"https://{AUTHORITY}/_signin"})
+        return True
 
     # --- The feed: "/{organization}[/{project}]/_packaging/{feed}/pypi/…"; legacy in the host
 
@@ -228,12 +266,15 @@ class Handler(BaseHTTPRequestHandler):
         upload = self.route.rstrip("/").endswith("/pypi/upload")
         if upload or not public:
             scopes = self.granted(organization)
-            if scopes is None:
-                return self.answer(401, "<html>sign in</html>", self.sign_in(organization))
-            if not {WRITE if upload else READ, EVERYTHING} & scopes:
-                needed = "AddPackage" if upload else "ReadPackages"
-                message = f"User lacks permission to complete this action. You need '{needed}'."
-                return self.refuse(403, message, "FeedNeedsPermissionsException")
+            if scopes is None or not self.azure.is_member:
+                message = STRANGER if scopes else ""
+                return self.refuse_at_feed(401, message, self.sign_in(organization))
+            needed = "AddPackage" if upload else "ReadPackages"
+            may = {WRITE if upload else READ, EVERYTHING} & scopes
+            if not may or not self.azure.has_role:
+                return self.refuse_at_feed(403, NO_PERMISSION.format(needed))
+            if feed in self.azure.missing_feeds:
+                return self.refuse_at_feed(404, NO_FEED.format(feed))
         if upload:
             self.azure.uploads.append(self.body)
             return self.answer(200)
@@ -251,10 +292,12 @@ class Handler(BaseHTTPRequestHandler):
         if not project:
             return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         if project.strip("/") != "contoso-secrets":
-            return self.answer(404, "<html>no such package</html>")
+            return self.refuse_at_feed(404, NO_PACKAGE)
         file = f"{base}/_packaging/{feed_id(feed)}/pypi/download/contoso-secrets/1.0/{name}"
         digest = sha256(content).hexdigest()
-        self.answer(200, f'<a href="https://{self.host}{file}#sha256={digest}">{name}</a>')
+        self.answer(
+            200, f'<a href="https://{self.host}{file}#sha256={digest}">{name}</a>'
+        )
 
     def answer_storage(self) -> None:
         self.answer(200, wheel()[1])
@@ -282,12 +325,15 @@ class Handler(BaseHTTPRequestHandler):
         """Return the headers that say where to sign in."""
         authority = self.host.replace("pkgs.", "vssps.")
         path = "" if organization_at(self.host) else f"{organization}/"
+        challenges = [
+            f"Bearer authorization_uri=https://login.windows.net/{TENANT}",
+            'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"',
+            "TFS-Federated",
+        ]
+        if self.host == FEED:  # both forms occur
+            challenges = [", ".join(challenges)]
         headers: dict[str, str | list[str]] = {
-            "WWW-Authenticate": [
-                'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"',
-                f"Bearer authorization_uri=https://login.windows.net/{TENANT}",
-                "TFS-Federated",
-            ],
+            "WWW-Authenticate": challenges,
             "X-VSS-ResourceTenant": TENANT,
             "X-VSS-AuthorizationEndpoint": f"https://{authority}/{path}",
             **self.azure.challenge,
@@ -302,18 +348,26 @@ class Handler(BaseHTTPRequestHandler):
         known = query == {"tokenType": "SelfDescribing", "api-version": "5.0-preview.1"}
         is_json = self.headers.get("Content-Type", "").startswith("application/json")
         if self.command != "POST" or not named or not known or not is_json:
-            return self.refuse(400, "not what this service expects", "VssServiceException")
-        claims = azure.valid_claims(self.headers.get("Authorization", "").partition("Bearer ")[2])
+            return self.refuse(
+                400, "not what this service expects", "VssServiceException"
+            )
+        claims = azure.valid_claims(
+            self.headers.get("Authorization", "").partition("Bearer ")[2]
+        )
         if claims is None or azure.is_revoked(claims):
             challenge = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
             if claims:
-                challenge += f', error="insufficient_claims", claims="{azure.revoked_claims}"'
-            message = "TF400813: The user '' is not authorized to access this resource."
+                challenge += (
+                    f', error="insufficient_claims", claims="{azure.revoked_claims}"'
+                )
+            message = STRANGER
             headers = {"WWW-Authenticate": challenge}
             return self.refuse(401, message, "UnauthorizedRequestException", headers)
         if "scp" not in claims:
             message = "Service principals are not allowed to perform this action."
-            return self.refuse(azure.application_refusal, message, "InvalidAccessException")
+            return self.refuse(
+                azure.application_refusal, message, "InvalidAccessException"
+            )
         organization = organization_at(self.host) or (named[1] or "").lower()
         try:
             self.answer(200, self.session_token(organization, json.loads(self.body)))
@@ -326,13 +380,19 @@ class Handler(BaseHTTPRequestHandler):
         granted = {"scope": wish["scope"], "displayName": wish["displayName"]}
         scopes, until = wish["scope"].split(), now + azure.lifetime
         if "validTo" in wish:
-            valid_to = datetime.fromisoformat(wish["validTo"].replace("Z", "+00:00")).timestamp()
+            valid_to = datetime.fromisoformat(
+                wish["validTo"].replace("Z", "+00:00")
+            ).timestamp()
             until = min(until, valid_to)
             if azure.refuses_valid_to or valid_to <= now:
                 raise ValueError("InvalidValidTo")
         if not {*scopes} <= {READ, WRITE}:
             raise ValueError("InvalidScope")
-        who = {"iss": "app.vstoken.visualstudio.com", "nameid": OBJECT_ID, "scp": wish["scope"]}
+        who = {
+            "iss": "app.vstoken.visualstudio.com",
+            "nameid": OBJECT_ID,
+            "scp": wish["scope"],
+        }
         token = azure.encode({**who, "nbf": int(now), "exp": int(until)})
         azure.session_tokens[token] = Issued(organization, scopes, until)
         return {**granted, "token": token, "validFrom": iso(now), "validTo": iso(until)}
@@ -348,19 +408,27 @@ class Handler(BaseHTTPRequestHandler):
         form_type = "application/x-www-form-urlencoded"
         is_form = self.headers.get("Content-Type", "").startswith(form_type)
         form = dict(parse_qsl(self.body.decode())) if is_form else {}
-        code, reason = check_request(named[1], form, self.azure.clients, self.azure.now())
+        code, reason = check_request(
+            named[1], form, self.azure.clients, self.azure.now()
+        )
         if not code:
             proof = "1" if "client_secret" in form else "2"
             resource = form["scope"][: -len("/.default")]
             claims = {"appid": form["client_id"], "appidacr": proof, "aud": resource}
             token = self.azure.application_token(**claims)
             lifetime = {"expires_in": 3599, "ext_expires_in": 3599}
-            return self.answer(200, {"token_type": "Bearer", **lifetime, "access_token": token})
+            return self.answer(
+                200, {"token_type": "Bearer", **lifetime, "access_token": token}
+            )
         self.refuse_sign_in(code, reason)
 
     def refuse_sign_in(self, code: int, reason: str) -> None:
         error = ERRORS.get(code, "invalid_client")
-        now, trace, correlation = iso(self.azure.now()).replace("T", " "), uuid4(), uuid4()
+        now, trace, correlation = (
+            iso(self.azure.now()).replace("T", " "),
+            uuid4(),
+            uuid4(),
+        )
         trail = f"Trace ID: {trace} Correlation ID: {correlation} Timestamp: {now}"
         refusal = {
             "error": error,
@@ -392,12 +460,18 @@ class Handler(BaseHTTPRequestHandler):
         azure, service = self.azure, METADATA.get(self.route)
         if self.command != "GET" or not service:
             return self.answer(404, "<html>no such page</html>")
-        problem = metadata_problem(service, self.recorded.headers, self.query, azure.assigned)
+        problem = metadata_problem(
+            service, self.recorded.headers, self.query, azure.assigned
+        )
         if problem or azure.identity is None:
             return self.answer(400, service.error(problem or service.unknown))
         expires = azure.bearers.get(azure.identity, {}).get("exp", azure.now() + 3600)
         times = service.times(int(expires), int(expires - azure.now()))
-        token = {"access_token": azure.identity, "resource": RESOURCE, "token_type": "Bearer"}
+        token = {
+            "access_token": azure.identity,
+            "resource": RESOURCE,
+            "token_type": "Bearer",
+        }
         self.answer(200, {**token, **times})
 
 
@@ -418,13 +492,17 @@ SERVICES = [
     Service("arm", r"management\.azure\.com", answer_arm),
     Service(GITHUB, r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
     Service(STORAGE, r"[\w-]+\.blob\.core\.windows\.net", Handler.answer_storage),
-    Service(IMDS, IMDS, Handler.answer_metadata),  # the metadata port, not behind the proxy
+    Service(
+        IMDS, IMDS, Handler.answer_metadata
+    ),  # the metadata port, not behind the proxy
 ]
 
 
 def service_at(host: str) -> Service | None:
     """Return the service at a host, None for a host that is in no row."""
-    return next((service for service in SERVICES if re.fullmatch(service.hosts, host)), None)
+    return next(
+        (service for service in SERVICES if re.fullmatch(service.hosts, host)), None
+    )
 
 
 def organization_at(host: str) -> str:
