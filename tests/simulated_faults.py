@@ -1,14 +1,13 @@
-"""Answers of services and of networks that fail, to be put into Azure.faults."""
+"""What may go wrong with an answer of the simulated Azure: values for Azure.faults."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
+import time
 
 from simulated_services import Answer, Handler
-
-# --- What is no answer; another attempt may have one
 
 
 def drop(handler: Handler) -> None:
@@ -26,22 +25,16 @@ def cut(handler: Handler) -> None:
 
 
 def cut_chunked(handler: Handler) -> None:
-    chunk = b"Transfer-Encoding: chunked\r\n\r\n10\r\n{"
-    handler.wfile.write(b"HTTP/1.1 401 No\r\n" + chunk)
+    handler.wfile.write(b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{")
 
 
 def garbage(handler: Handler) -> None:
     """Answer with all that was sent, which is no HTTP."""
-    handler.wfile.write(sent(handler).encode())
+    handler.wfile.write(sent(handler).encode() + b"\r\n\r\n")
 
 
 def hang(handler: Handler) -> None:
-    handler.connection.recv(1)  # until the client hangs up
-
-
-BROKEN: list[Answer] = [drop, reset, cut, cut_chunked, garbage]
-
-# --- Answers
+    handler.connection.recv(1)
 
 
 def sent(handler: Handler) -> str:
@@ -69,9 +62,16 @@ def nonsense(handler: Handler) -> None:
     handler.answer(200, {"token": ["x"], "access_token": 7, "value": ""})
 
 
-def status(code: int, **headers: str) -> Answer:
+def flood(handler: Handler) -> None:
+    """Answer without end."""
+    handler.wfile.write(b"HTTP/1.1 401 No\r\n\r\n")
+    while True:
+        handler.wfile.write(bytes(65536))
+
+
+def status(code: int, content: object = "<html>", **headers: str) -> Answer:
     def answer(handler: Handler) -> None:
-        handler.answer(code, "<html>", headers)
+        handler.answer(code, content, headers)
 
     answer.__name__ = str(code)
     return answer
@@ -85,6 +85,27 @@ def refuses(status: int, message: str, type_key: str = "") -> Answer:
 
     return answer
 
+
+def drip(start: bytes, more: bytes) -> Answer:
+    """Be never silent and never done, until the other end hangs up."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(start)
+        while True:
+            handler.wfile.write(more)
+            time.sleep(0.05)
+
+    return answer
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+DRIPS = {
+    "headers": drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    "a body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{", b" "),
+    "interim answers": drip(CONTINUE, CONTINUE),
+}
+BROKEN = [drop, reset, cut, cut_chunked, garbage]
+OVERLOADED = [status(code) for code in (429, 500, 502, 503, 504)]
 
 # Why the token service refuses a person who has a token of the tenant
 NOT_MATERIALIZED = refuses(
