@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
-from simulated_azure import Azure, Issued
+from simulated_azure import AUTHORITY, ENTRA, GITHUB, IMDS, Azure, Issued
 
 TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
@@ -65,17 +65,25 @@ def build_secret(azure: Azure) -> Variables:
     return {"PYTHONPATH": str(azure.folder)}
 
 
-IDENTITIES: list[Identity] = [
-    user,
-    service_principal,
-    managed_identity,
-    app_service,
-    azure_ml,
-    token,
-    token_of_user,
-    token_file,
-    build_secret,
-    Azure.pod,
-    Azure.github_job,
-    Azure.client_secret,
-]
+class Way(NamedTuple):
+    """Whose way to sign in it is, and whose answers it needs beside the feed's."""
+
+    provider: str
+    services: list[str]
+
+
+# The one list of providers, in the order in which they are asked
+WAYS: dict[Identity, Way] = {
+    token: Way("token", []),
+    token_file: Way("token", []),
+    token_of_user: Way("token", [AUTHORITY]),
+    Azure.pod: Way("workload_identity", [ENTRA]),
+    Azure.github_job: Way("workload_identity", [GITHUB, ENTRA]),
+    Azure.client_secret: Way("workload_identity", [ENTRA]),
+    user: Way("azure_cli", [AUTHORITY]),
+    service_principal: Way("azure_cli", []),
+    managed_identity: Way("managed_identity", [IMDS]),
+    app_service: Way("managed_identity", [IMDS]),
+    azure_ml: Way("managed_identity", [IMDS]),
+}
+IDENTITIES = [*WAYS, build_secret]
