@@ -109,7 +109,7 @@ class Azure(Machine):
         self.skew = 0.0  # seconds by which its clock is ahead of this machine's
         self.tls: ssl.SSLContext | None = None  # instead of a good one for each host
         self.encrypted = False  # tokens issued from now on are for Azure alone to read
-        self.home = TENANT  # of whom they are issued to
+        self.tenant = TENANT  # of those to whom they are issued
         self.public_feeds: set[str] = set()
         self.missing_feeds: set[str] = set()
         self.is_member = self.has_role = True  # whoever signs in
@@ -175,7 +175,7 @@ class Azure(Machine):
         return self.issue({**APPLICATION, **claims})
 
     def issue(self, claims: Mapping[str, Any]) -> str:
-        issued = entra_claims(self.now(), {"tid": self.home, **claims})
+        issued = entra_claims(self.now(), {"tid": self.tenant, **claims})
         token = self.encode(issued)
         self.bearers[token] = issued
         return token
