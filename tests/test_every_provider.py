@@ -1,0 +1,217 @@
+"""What all providers share; each way to sign in has an entry in identities.WAYS."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from keyring.util.platform_ import config_root
+
+from conftest import Ask, Asked
+from identities import WAYS, Identity, Variables, managed_identity
+from simulated_azure import AUTHORITY, FEED, TENANT, Answer, Azure, Handler
+from simulated_faults import status
+
+CHOICE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
+NAMES = [*dict.fromkeys(way.provider for way in WAYS.values())]
+each_way = pytest.mark.parametrize("identity", WAYS)
+each_place = pytest.mark.parametrize("place", [CHOICE, "keyringrc.cfg"])
+
+
+def everything(azure: Azure) -> Variables:
+    """Let every provider sign in."""
+    variables = {}
+    for identity in WAYS:
+        variables.update(identity(azure))
+    return variables
+
+
+def asked_providers(asked: Asked) -> list[str]:
+    """Return the providers that were asked, in order."""
+    steps = re.findall(r": [+-] (\w+): ", asked.log)
+    return [*dict.fromkeys(name for name in steps if name in NAMES)]
+
+
+def reason(asked: Asked, identity: Identity) -> str:
+    """Return why a way to sign in has failed; assert that there is no password."""
+    assert asked.value is None
+    match = re.search(f" {WAYS[identity].provider}: (.*)", asked.warnings)
+    assert match
+    return match[1]
+
+
+def refuse(handler: Handler) -> None:
+    """Refuse whoever is signed in."""
+    if "Authorization" in handler.headers:
+        handler.answer(403, {"message": "No."})
+    else:
+        handler.answer_feed()
+
+
+# --- Who is asked
+
+
+@each_way
+def test_who_signs_in_is_the_last_one_asked(
+    azure: Azure, ask: Ask, identity: Identity
+) -> None:
+    asked = ask(**managed_identity(azure), **identity(azure))
+    assert asked.value
+    assert asked.value[0] == "VssSessionToken"
+    assert {asked.password} & {*azure.session_tokens, *azure.bearers, *azure.passwords}
+    assert asked.warnings == ""
+    assert asked_providers(asked)[-1] == WAYS[identity].provider
+
+
+def test_whoever_is_refused_the_next_one_is_asked(azure: Azure, ask: Ask) -> None:
+    """But not the machine's identity where an application has one: a pod is no node."""
+    azure.faults[FEED] = azure.faults[AUTHORITY] = [refuse] * 99
+    variables = everything(azure)
+    for unasked in ("managed_identity", "workload_identity"):
+        asked = ask(**variables)
+        assert asked.value is None
+        assert asked_providers(asked) == [name for name in NAMES if name != unasked]
+        variables.pop("AZURE_CLIENT_ID", "")
+
+
+# --- What may go wrong with each
+
+
+@each_way
+def test_a_refusal_by_azure_devops_is_the_reason(
+    azure: Azure, ask: Ask, identity: Identity
+) -> None:
+    variables = identity(azure)
+    for code in (404, 500):
+        azure.faults[FEED] = [Handler.answer_feed, *[status(code)] * 3]
+        assert ask(**variables).value  # which says nothing of a password
+    azure.faults[FEED] = azure.faults[AUTHORITY] = [refuse] * 9
+    assert reason(ask(**variables), identity).endswith(" answered 403: No.")
+
+
+@each_way
+def test_whoever_belongs_elsewhere_is_refused(
+    azure: Azure, ask: Ask, identity: Identity
+) -> None:
+    azure.tenant = TENANT.replace("1", "9")
+    variables = identity(azure)
+    azure.passwords.clear()
+    words = f" answered 401: | is of tenant {azure.tenant}, the feed of {TENANT}"
+    assert re.search(words, reason(ask(**variables), identity))
+
+
+NONSENSE: list[object] = [b"", "<html>", b"[]", b"5", b"\xff\xfe", b"[" * 50_000, {}]
+NO_TOKENS: list[object] = [None, 5, ["x"], "", "a b", "a\r\nb", "\u00fc", "x" * 33_000]
+NONSENSE += [dict.fromkeys(["token", "access_token", "value"], no) for no in NO_TOKENS]
+WRONG: list[tuple[Answer, str]] = [
+    (partial(Handler.answer, status=200, content=content), "holds no usable token")
+    for content in NONSENSE
+]
+WRONG += [
+    (status(code, Location="/x"), f" answered {code}: {HTTPStatus(code).phrase}")
+    for code in (301, 302, 307, 308, 403, 503)
+]
+
+
+@pytest.mark.parametrize(
+    ("identity", "service"),
+    [(identity, service) for identity in WAYS for service in WAYS[identity].services],
+)
+def test_what_is_wrong_with_an_answer_is_the_reason(
+    azure: Azure, ask: Ask, identity: Identity, service: str
+) -> None:
+    """No redirect is followed; who is overloaded is asked again."""
+    variables = identity(azure)
+    for answer, words in WRONG:
+        azure.faults[service] = [answer] * 9
+        assert reason(ask(**variables), identity).endswith(words)
+    azure.faults[service] = [status(503), status(429)]
+    assert ask(**variables).value
+
+
+# --- The choice
+
+
+def configure(azure: Azure, text: str) -> Path:
+    """Write keyring's own configuration file."""
+    with patch.dict(os.environ, azure.environment(), clear=True):
+        path = Path(config_root(), "keyringrc.cfg")
+    path.parent.mkdir(parents=True)
+    path.write_text(text, "latin-1")
+    return path
+
+
+def choose(azure: Azure, place: str, name: str) -> Variables:
+    """Name a provider; return the variables for it."""
+    if place == CHOICE:
+        return {CHOICE: name}
+    configure(azure, f"[artifacts_keyring_nofuss]\nprovider = {name}\n")
+    return {}
+
+
+@each_place
+@pytest.mark.parametrize("name", NAMES)
+def test_a_provider_can_be_chosen(
+    azure: Azure, ask: Ask, name: str, place: str
+) -> None:
+    variables = {**everything(azure), **choose(azure, place, name)}
+    asked = ask(**variables)
+    assert asked.value
+    assert asked_providers(asked) == [name]
+    azure.faults[FEED] = azure.faults[AUTHORITY] = [refuse] * 9
+    asked = ask(**variables)
+    assert asked.value is None
+    assert asked_providers(asked) == [name]
+
+
+def test_the_environment_counts_more_than_the_configuration(
+    azure: Azure, ask: Ask
+) -> None:
+    choose(azure, "keyringrc.cfg", NAMES[0])
+    asked = ask(**everything(azure), **{CHOICE: NAMES[-1]})
+    assert asked_providers(asked) == NAMES[-1:]
+
+
+@each_place
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("azure%cli", " or ".join(NAMES)),
+        ("env_var", "token"),  # as 1.3.3 called it
+        ("ado_auth_helper", "azure_cli"),
+        ("azure_identity", "managed_identity"),
+    ],
+)
+def test_a_name_that_is_no_providers_is_told_and_nobody_is_asked(
+    azure: Azure, ask: Ask, place: str, name: str, ours: str
+) -> None:
+    asked = ask(**everything(azure), **choose(azure, place, name))
+    assert asked.value is None
+    assert re.search(f"{place} names {name}, .*\n.*name {ours}\n", asked.warnings)
+    assert (azure.connects, azure.az_runs) == ([FEED], [])
+
+
+# keyring itself stumbles over the files that follow, unless it is told its backend.
+BACKEND = {"PYTHON_KEYRING_BACKEND": "artifacts_keyring_nofuss.ArtifactsKeyringBackend"}
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[a]\n[a]\n", "\xff\xfe", "[x\ny=%("])
+def test_a_broken_configuration_is_told(azure: Azure, ask: Ask, text: str) -> None:
+    path = configure(azure, text)
+    asked = ask(**everything(azure), **BACKEND)
+    assert asked.value is None
+    assert f"{path} cannot be read: " in asked.warnings
+
+
+def test_a_configuration_in_the_working_directory_is_not_read(
+    azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure(azure, "[artifacts_keyring_nofuss]\nprovider = nonsense\n")
+    monkeypatch.chdir(path.parents[1])
+    assert ask(**everything(azure), **BACKEND).value is None
+    assert ask(**everything(azure), **BACKEND, XDG_CONFIG_HOME=".").value
