@@ -1,12 +1,8 @@
-"""Ask keyring in a circumstance: python circumstances.py CIRCUMSTANCE DIALS.
-
-The dials are constants of the module, in JSON. It prints each password that it gets.
-"""
+"""Ask keyring in a circumstance, and show what it returns."""
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import signal
 import sys
@@ -21,21 +17,20 @@ INDEX_URL = "https://pkgs.dev.azure.com/contoso/_packaging/private/pypi/simple/"
 UPLOAD_URL = INDEX_URL.replace("simple", "upload")
 ISOLATED = f"""
 import artifacts_keyring_nofuss as module
-module.log.addHandler(module.logging.NullHandler())
 password = module.ArtifactsKeyringBackend().get_password({INDEX_URL!r}, None)
-print(password, flush=True)
+print('["me", "' + password + '"]', flush=True)
 """
 
 
 def ask(url: str = INDEX_URL) -> None:
-    keyring = import_module("keyring")  # not before gevent has replaced things
-    module = import_module("artifacts_keyring_nofuss")
-    for name, value in json.loads(sys.argv[2]).items():
-        assert hasattr(module, name)
-        setattr(module, name, value)
-    print(keyring.get_password(url, "me"), flush=True)
-    with suppress(AttributeError, ChildProcessError):  # Windows has no zombies
-        print("a child is left:", os.waitpid(-1, os.WNOHANG), file=sys.stderr)
+    prelude = import_module("prelude")  # not before gevent has replaced things
+    prelude.show(prelude.ask(url))
+
+
+def plainly() -> None:
+    ask()
+    with suppress(AttributeError, ChildProcessError):  # there is no zombie
+        sys.exit(f"left is a child: {os.waitpid(-1, os.WNOHANG)}")
 
 
 def without_threads() -> None:
@@ -44,12 +39,13 @@ def without_threads() -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    threading.Thread.start = start  # type: ignore[method-assign]
+    threading.Thread.start = start  # type: ignore[assignment, method-assign]
     ask()
 
 
-def while_python_ends() -> None:
+def while_it_ends() -> None:
     """From Python 3.12 on, no thread can be started then."""
+    import_module("prelude")
     atexit.register(ask)
 
 
@@ -61,6 +57,7 @@ def under_gevent() -> None:
 
 def with_children_ignored() -> None:
     """Nobody can tell how they ended."""
+    import_module("prelude").keyring.get_keyring()  # which runs some of its own
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     ask()
 
@@ -98,12 +95,4 @@ def amid_a_fork() -> None:
 
 
 if __name__ == "__main__":
-    {
-        "plainly": ask,
-        "without threads": without_threads,
-        "while Python ends": while_python_ends,
-        "under gevent": under_gevent,
-        "with children ignored": with_children_ignored,
-        "in an isolated interpreter": in_an_isolated_interpreter,
-        "amid a fork": amid_a_fork,
-    }[sys.argv[1]]()
+    globals()[sys.argv[1].replace(" ", "_")]()
