@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
-from simulated_azure import AUTHORITY, ENTRA, GITHUB, IMDS, Azure, Issued
+from simulated_azure import AUTHORITY, ENTRA, GITHUB, IMDS, Azure
 
 TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
@@ -40,7 +40,7 @@ def azure_ml(azure: Azure) -> Variables:
 
 
 def token(azure: Azure) -> Variables:
-    azure.passwords[PAT] = Issued("contoso", ["vso.packaging"])
+    azure.takes(PAT)
     return {TOKEN: PAT}
 
 
@@ -56,7 +56,7 @@ def token_file(azure: Azure) -> Variables:
 
 def build_secret(azure: Azure) -> Variables:
     """Put a secret where a Docker build has it; a folder stands for /run/secrets."""
-    azure.passwords[PAT] = Issued("contoso", ["vso.packaging"])
+    azure.takes(PAT)
     secrets = azure.folder / "secrets"
     secrets.mkdir()
     (secrets / TOKEN).write_text(PAT, encoding="utf-8")

@@ -162,6 +162,11 @@ class Azure(Machine):
 
     # --- Tokens
 
+    def takes(self, *passwords: str) -> None:
+        """Let the feeds of contoso take these passwords, which are not Entra's."""
+        for password in passwords:
+            self.passwords[password] = Issued("contoso", ["vso.packaging"])
+
     def now(self) -> float:
         """The time by Azure's clock."""
         return time.time() + self.skew
