@@ -26,6 +26,11 @@ def service_principal(azure: Azure) -> Variables:
     return {}
 
 
+def opaque_user(azure: Azure) -> Variables:
+    azure.encrypted = True
+    return user(azure)
+
+
 def managed_identity(azure: Azure) -> Variables:
     azure.identity = azure.application_token()
     return {}
@@ -60,7 +65,8 @@ def build_secret(azure: Azure) -> Variables:
     secrets = azure.folder / "secrets"
     secrets.mkdir()
     (secrets / TOKEN).write_text(PAT, encoding="utf-8")
-    dial = f"import artifacts_keyring_nofuss as m; m.SECRET_FILE = {str(secrets / TOKEN)!r}\n"
+    dial = f"m.SECRET_FILE = {str(secrets / TOKEN)!r}\n"
+    dial = f"import artifacts_keyring_nofuss as m\n{dial}"
     (azure.folder / "sitecustomize.py").write_text(dial, encoding="utf-8")
     return {"PYTHONPATH": str(azure.folder)}
 

@@ -85,7 +85,7 @@ INDEX_URL = f"https://{FEED}/contoso/_packaging/private/pypi/simple/"
 UPLOAD_URL = f"https://{FEED}/contoso/_packaging/private/pypi/upload/"
 POD_ISSUER = "https://eastus.oic.prod-aks.azure.com/contoso/"
 POD_SUBJECT = "system:serviceaccount:default:app"
-CLIENT_SECRET = "aBc8Q~the.secret.of_the~application"
+CLIENT_SECRET = "aBc8Q~the/secret+of=the~application"
 
 
 class Azure(Machine):

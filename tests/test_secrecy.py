@@ -1,0 +1,94 @@
+"""No secret is shown: whoever signs in, whatever is answered, wherever one looks."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import sys
+import traceback
+from http.client import HTTPConnection
+from unittest.mock import patch
+from urllib.parse import unquote_plus
+
+import pytest
+
+import artifacts_keyring_nofuss as module
+import identities as by
+from conftest import Ask
+from identities import Identity
+from simulated_azure import (
+    AUTHORITY,
+    CLIENT_SECRET,
+    FEED,
+    INDEX_URL,
+    REQUEST_TOKEN,
+    SECRET_HEADER,
+    Answer,
+    Azure,
+    Handler,
+)
+from simulated_faults import cut, echo, echo_phrase, garbage, redirect
+
+URL_WITH_PASSWORD = INDEX_URL.replace("//", "//me:p4ss@")
+WAYS = [  # and a service that it tells a secret
+    (identity, service)
+    for identity, way in by.WAYS.items()
+    for service in way.services or [FEED]
+]
+SECRETS = [
+    "p4ss",
+    by.PAT,
+    CLIENT_SECRET,
+    REQUEST_TOKEN,
+    SECRET_HEADER,
+    "eyJ",  # every JWT
+    base64.b64encode(b"VssSessionToken").decode(),  # every password at the feed
+]
+
+
+class Witness(logging.Handler):
+    """Sees each record whole, and the exception that is being handled meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(f"{vars(record)} {traceback.format_exc()}")
+
+
+@pytest.mark.parametrize("answer", [None, echo, echo_phrase, garbage, redirect, cut])
+@pytest.mark.parametrize(("identity", "service"), [*WAYS, (by.opaque_user, AUTHORITY)])
+def test_no_secret_is_shown(
+    azure: Azure,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    identity: Identity,
+    service: str,
+    answer: Answer | None,
+) -> None:
+    witness = Witness()
+    monkeypatch.setattr(module.log, "handlers", [witness])
+    monkeypatch.setattr(module.log, "propagate", True)
+    monkeypatch.setattr(HTTPConnection, "debuglevel", 1)
+    monkeypatch.setattr(sys, "argv", ["the diagnosis", URL_WITH_PASSWORD])
+    (azure.bin / "keyring").unlink()  # which would take its time
+    environment = azure.environment(**identity(azure))
+
+    def answer_badly() -> None:
+        if answer:
+            discovery = [Handler.answer_feed] if service == FEED else []
+            azure.faults[service] = [*discovery, *[answer] * 9]
+
+    answer_badly()
+    asked = ask(URL_WITH_PASSWORD, **environment)
+    seen = [*asked, module.memory, [*module.memory.values()]]
+    answer_badly()
+    with patch.dict(os.environ, environment, clear=True):
+        module.main()
+    text = unquote_plus(f"{seen[1:]} {capfd.readouterr()} {witness.seen}")
+    assert [secret for secret in SECRETS if secret in text] == []
+    assert asked.value or answer
+    assert "[removed]" in text or answer is not echo_phrase
