@@ -87,11 +87,11 @@ def refuses(status: int, message: str, type_key: str = "") -> Answer:
 
 
 def drip(start: bytes, more: bytes) -> Answer:
-    """Be never silent and never done, until the other end hangs up."""
+    """Be never silent, and not done for two seconds."""
 
     def answer(handler: Handler) -> None:
         handler.wfile.write(start)
-        while True:
+        for _ in range(40):
             handler.wfile.write(more)
             time.sleep(0.05)
 
