@@ -1,9 +1,9 @@
-"""The README's promises under stress: `nox -s stress`, or `python tests/stress.py --rounds 1000`.
+"""The README's promises under stress: `nox -s stress`, or `python tests/stress.py`.
 
-Each round draws a world: a way to sign in, faults for any answer, an az that may hang, a clock that
-is wrong. In it, threads and a main thread that is interrupted ask keyring for several feeds; time
-passes, and they ask again. Each time the promises are checked. The module runs in this very process
-(not on Windows, which has no timer to interrupt it).
+Each round draws a world: a way to sign in, faults for any answer, an az that may hang,
+a clock that is wrong. In it, threads and a main thread that is interrupted ask keyring
+for several feeds; time passes, and they ask again. Each time the promises are checked.
+The module runs in this very process (not on Windows, which has no timer to interrupt).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import Random
@@ -27,9 +26,16 @@ from unittest.mock import patch
 import keyring
 
 import artifacts_keyring_nofuss as module
+from identities import (
+    PAT,
+    TOKEN,
+    app_service,
+    azure_ml,
+    managed_identity,
+    token_of_user,
+)
 from simulated_azure import (
     CLIENT_SECRET,
-    FEED,
     INDEX_URL,
     REQUEST_TOKEN,
     SECRET_HEADER,
@@ -40,47 +46,44 @@ from simulated_azure import (
     Handler,
     Issued,
 )
+from simulated_faults import (
+    BROKEN,
+    DRIPS,
+    OVERLOADED,
+    echo,
+    echo_phrase,
+    nonsense,
+    redirect,
+    status,
+)
 from simulated_machine import HOUR, Lifelines, ended
 from simulated_services import service_at
-from test_http import cut, cut_chunked, drop, garbage, hang, reset, status
 
 THREADS = 16
 INTERRUPTS = 5  # that come during a sign-in
-QUICK_INTERRUPTS = 40  # that come while a token is looked up in memory
-LIMIT = 0.5  # of a sign-in
+QUICK_INTERRUPTS = 40  # that come while a password is looked up in memory
+HORIZON = 0.5  # within which the interrupts come
+LIMIT = 5.0  # of a sign-in that has every kind of bad luck, and waits for such another
 SLACK = 3.0  # what a busy machine may add to it
-DIALS = {
-    "SIGN_IN_LIMIT": LIMIT,
-    "HTTP_LIMIT": 0.3,
-    "ATTEMPT_LIMIT": 0.1,
-    "AZ_LIMIT": 0.3,
-}
-PATIENT_DIALS: dict[str, Any] = {name: 100 * seconds for name, seconds in DIALS.items()}
+DIALS: dict[str, Any] = {"ATTEMPT_LIMIT": 0.1, "AZ_LIMIT": 0.3}
+PATIENT_DIALS = {name: 100 * seconds for name, seconds in DIALS.items()}
+PAUSES = {"PAUSES": [0.005, 0.01], "IMDS_PAUSES": [0.005, 0.01]}
+FEEDS = [INDEX_URL, INDEX_URL.replace("private", "other"), UPLOAD_URL]
 URLS = [
     url.replace("contoso", organization)
     for organization in ("contoso", "fabrikam", "adatum")
-    for url in (INDEX_URL, UPLOAD_URL)
+    for url in FEEDS
 ]
-PAT = "a-personal-access-token"
 
 
 # --- What is drawn
 
 
-def drip(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{")
-    for _ in range(20):
-        handler.wfile.write(b" ")
-        time.sleep(0.05)
-
-
-def echo(handler: Handler) -> None:
-    """Answer with what was sent, secrets and all."""
-    handler.answer(400, {"message": f"{handler.headers} {handler.body!r}"})
-
-
-def nonsense(handler: Handler) -> None:
-    handler.answer(200, {"token": ["x"], "access_token": 7, "expires_in": "soon", "value": ""})
+def hang(handler: Handler) -> None:
+    """Say nothing for longer than an attempt may take."""
+    handler.connection.settimeout(0.3)
+    with suppress(OSError):
+        handler.connection.recv(1)
 
 
 def astray(handler: Handler) -> None:
@@ -92,11 +95,9 @@ def astray(handler: Handler) -> None:
     handler.answer(401, "<html>", headers)
 
 
-TRANSIENT: list[Answer] = [drop, reset, cut, cut_chunked, garbage, hang, drip]
-TRANSIENT += [status(code) for code in (429, 500, 503)]
-TRANSIENT += [status(429, **{"Retry-After": value}) for value in ("-1", "9" * 99, "0.01")]
-FINAL: list[Answer] = [status(code) for code in (200, 302, 400, 401, 403, 404)]
-FINAL += [nonsense, echo, astray]
+FAULTS: list[Answer] = [*BROKEN, *OVERLOADED, *DRIPS.values(), hang]
+FAULTS += [status(code) for code in (200, 302, 400, 401, 403, 404)]
+FAULTS += [nonsense, echo, echo_phrase, redirect, astray]
 
 
 def user(azure: Azure) -> str:
@@ -112,41 +113,37 @@ def application(azure: Azure) -> str:
     return azure.application_token()
 
 
-def identity(azure: Azure) -> dict[str, str]:
-    azure.identity = azure.application_token()
-    return {}
-
-
-def app_service(azure: Azure) -> dict[str, str]:
-    return {**identity(azure), **azure.app_service()}
-
-
 def made_elsewhere(azure: Azure) -> dict[str, str]:
     azure.passwords[PAT] = Issued("", [module.WRITE])
-    return {"ARTIFACTS_KEYRING_NOFUSS_TOKEN": PAT}
+    return {TOKEN: PAT}
 
 
 # Each returns the token that az gives, or the variables for another way to sign in.
-SIGN_INS: list[Callable[[Azure], str | dict[str, str]]] = [user, encrypted_user, application]
-SIGN_INS += [identity, app_service, made_elsewhere]
-SIGN_INS += [Azure.github_job, Azure.pod, Azure.client_secret]
+WAYS: list[Callable[[Azure], str | dict[str, str]]] = [
+    user,
+    encrypted_user,
+    application,
+]
+WAYS += [managed_identity, app_service, azure_ml, made_elsewhere, token_of_user]
+WAYS += [Azure.github_job, Azure.pod, Azure.client_secret]
 
 
 def sources_of_az(token: str, azure: Azure, lifelines: Lifelines) -> list[str]:
     """Return what az may do, from the good to the bad."""
-    answer = f"print({azure.az_answer(token)!r})\n"
+    answer = f"print({azure.az_answer(token)!r}, flush=True)\n"
     return [
         *[answer] * 5,
         f"time.sleep(0.1)\n{answer}",
         f"sys.stderr.write('WARNING: beware ' * 65536)\n{answer}",
-        f"{lifelines.connect}\nif os.fork():\n  {answer}  sys.exit()\ntime.sleep({HOUR})",
+        f"{answer}time.sleep(0.5)",
+        f"{answer}if os.fork(): sys.exit()\ntime.sleep(0.5)",
         lifelines.hang,
         """print('{"accessToken": 7}')""",
         f"sys.exit('ERROR: not signed in with {token}')",
     ]
 
 
-class Interrupt(Exception):
+class Interrupt(BaseException):
     """What the caller's own signal handler raises."""
 
 
@@ -171,38 +168,31 @@ class World:
     def __init__(
         self, number: int, azure: Azure, lifelines: Lifelines, count: Counter[str]
     ) -> None:
-        self.random, self.luck = Random(number), Random(number)  # the second one is of the threads
-        self.number, self.azure, self.lifelines, self.count = number, azure, lifelines, count
+        self.random = Random(number)
+        self.luck = Random(number)  # of the threads
+        self.number, self.azure, self.count = number, azure, count
+        self.lifelines = lifelines
         self.trouble = self.random.choice([0, 0.1, 0.3, 0.6])
-        self.way_to_sign_in = self.random.choice(SIGN_INS)
-        self.passed = self.wrong_by = 0.0  # seconds, of the time and of this machine's clock
+        self.way = self.random.choice(WAYS)
+        self.passed = 0.0  # seconds
+        self.wrong_by = 0.0  # of this machine's clock
         azure.lifetime = self.random.choice([600, HOUR, 9 * HOUR])
-        azure.faults = {kind: Draws(self, kind) for kind in azure.faults}
+        azure.faults = {kind: Draws(self) for kind in azure.faults}
         self.broken: list[str] = []
         self.log = Log()
         self.lock = threading.Lock()
-        self.running = 0  # sign-ins
-        # Since the time last passed, by URL
-        self.sign_ins: Counter[str] = Counter()
-        self.interrupts: Counter[str] = Counter()
-        # Likewise, by organization: answers that are of one feed alone, so they are not remembered
-        self.forgotten: Counter[str] = Counter()
+        self.running = 0  # attempts to reach somebody
+        # Since the time last passed, by what shares an outcome
+        self.worked: Counter[object] = Counter()
+        self.interrupts: Counter[object] = Counter()
 
-    def draw_fault(self, kind: str) -> Answer | None:
+    def draw_fault(self) -> Answer | None:
         if self.luck.random() >= self.trouble:
             return None
-        fault = self.luck.choice([*TRANSIENT, *FINAL])
         self.add(self.count, "faults")
-        if kind != FEED or fault in TRANSIENT:
-            return fault
+        return self.luck.choice(FAULTS)
 
-        def answer(handler: Handler) -> None:
-            self.add(self.forgotten, handler.route.split("/")[1])
-            fault(handler)
-
-        return answer
-
-    def add(self, counter: Counter[str], key: str) -> None:
+    def add(self, counter: Counter[Any], key: object) -> None:
         with self.lock:
             counter[key] += 1
 
@@ -214,39 +204,56 @@ class World:
 
     def environment(self) -> dict[str, str]:
         """Let it be possible to sign in, perhaps, by tokens that are new."""
-        given = self.way_to_sign_in(self.azure)
+        given = self.way(self.azure)
         if not isinstance(given, str):
             return self.azure.environment(**given)
-        self.azure.az(self.random.choice(sources_of_az(given, self.azure, self.lifelines)))
+        sources = sources_of_az(given, self.azure, self.lifelines)
+        self.azure.az(self.random.choice(sources))
         return self.azure.environment()
 
     def pass_time(self) -> None:
-        seconds = self.random.choice([1, 200, 590, 610, HOUR - 10, HOUR + 10, 9 * HOUR])
+        seconds = self.random.choice([1, 40, 80, 280, 320, HOUR + 10])
         self.passed += seconds
         self.azure.skew += seconds
         self.wrong_by = self.random.choice([0, -3, 3, 90_000]) * HOUR
 
     def attributes(self) -> dict[str, Any]:
-        """Return what to set in the module: the dials, the clocks, and who counts the sign-ins."""
-        real_now, real_sign_in = module.now, module.sign_in
+        """Return what to set in the module: dials, clocks, and who counts its work."""
+        real_discover, real_sign_in, real_send = (
+            module.discover,
+            module.sign_in,
+            module.send,
+        )
 
-        def sign_in(feed: module.Feed, *arguments: Any) -> Iterator[tuple[str, module.Token]]:
-            self.add(self.sign_ins, feed.url)
+        def discover(feed: module.Feed) -> module.Challenge:
+            self.add(self.worked, feed.url)
+            return real_discover(feed)
+
+        def sign_in(feed: module.Feed, challenge: module.Challenge) -> module.Token:
+            if not challenge.is_public:
+                self.add(self.worked, feed.key)
+            return real_sign_in(feed, challenge)
+
+        def send(*arguments: Any) -> module.Response:
             with self.lock:
                 self.running += 1
             try:
-                yield from real_sign_in(feed, *arguments)
+                return real_send(*arguments)
             finally:
                 with self.lock:
                     self.running -= 1
 
-        local_time = {"time": lambda: time.time() + self.passed + self.wrong_by}
+        clocks = {
+            "time": lambda: time.time() + self.passed + self.wrong_by,
+            "monotonic": lambda: time.monotonic() + self.passed,
+        }
         return {
             **DIALS,
-            "RETRY_PAUSES": (0.005, 0.01),
+            **PAUSES,
+            "discover": discover,
             "sign_in": sign_in,
-            "time": SimpleNamespace(**{**vars(time), **local_time}),
-            "now": lambda: real_now() + self.passed,
+            "send": send,
+            "time": SimpleNamespace(**{**vars(time), **clocks}),
         }
 
     # --- What is asked
@@ -259,8 +266,7 @@ class World:
             credential = keyring.get_credential(url, None)
         finally:
             seconds = time.monotonic() - start
-            limit = module.SIGN_IN_LIMIT + SLACK
-            self.promise(seconds < limit, f"{url}: an answer after {seconds:.1f} s")
+            self.promise(seconds < LIMIT + SLACK, f"{url}: after {seconds:.1f} s")
         if not credential:
             return None
         self.add(self.count, "credentials")
@@ -268,7 +274,7 @@ class World:
         return credential.password
 
     def ask_interrupted(self, url: str, delay: float) -> None:
-        error = self.random.choice([KeyboardInterrupt, TimeoutError, Interrupt])
+        error = self.random.choice([KeyboardInterrupt, Interrupt])
         raised = []
 
         def interrupt(*_: object) -> None:
@@ -282,25 +288,27 @@ class World:
             signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as caught:
             self.add(self.count, "interrupted")
-            self.add(self.interrupts, url)
-            # Inside Thread.start(), some Pythons make it a KeyError.
-            kinds = type(caught), type(caught.__context__)
-            self.promise(error in kinds, f"{url}: {caught!r} instead of {error.__name__}")
+            self.promise(type(caught) is error, f"{url}: {caught!r}, not {error}")
         else:
             self.promise(not raised, f"{url}: {error.__name__} did not go through")
+        if raised:
+            self.add(self.interrupts, url)
+            self.add(self.interrupts, key_of(url))
 
     def ask_all(self, pool: ThreadPoolExecutor) -> None:
         """Let all threads ask at once, and the main thread meanwhile and afterwards."""
-        for counter in (self.sign_ins, self.interrupts, self.forgotten):
-            counter.clear()
+        self.worked.clear()
+        self.interrupts.clear()
         urls = self.random.choices(URLS, k=THREADS)
         with patch.dict(os.environ, self.environment(), clear=True):
             asks = [pool.submit(self.ask, url) for url in urls]
             for _ in range(INTERRUPTS):
-                self.ask_interrupted(self.random.choice(URLS), self.random.uniform(0, LIMIT))
+                delay = self.random.uniform(0, HORIZON)
+                self.ask_interrupted(self.random.choice(URLS), delay)
             known = [url for url, ask in zip(urls, asks) if ask.result()]
             for _ in range(QUICK_INTERRUPTS if known else 0):
-                self.ask_interrupted(self.random.choice(known), self.random.uniform(0, 2e-4))
+                delay = self.random.uniform(0, 2e-4)
+                self.ask_interrupted(self.random.choice(known), delay)
             self.check()
 
     # --- What is promised
@@ -311,49 +319,55 @@ class World:
         issued = azure.session_tokens.get(password) or azure.passwords.get(password)
         if password in azure.bearers:  # of an application: it is good for all
             issued = Issued("", [], azure.bearers[password]["exp"])
+            is_person = self.way in (user, token_of_user)
+            self.promise(not is_person, f"{url}: a person's own token")
         if not issued:
             return self.promise(False, f"{url}: a password that was never issued")
-        self.promise(issued.organization in ("", organization), f"{url}: a token of another")
-        self.promise(issued.scopes in ([], [scope]) or password == PAT, f"{url}: {issued.scopes}")
+        is_here = issued.organization in ("", organization)
+        self.promise(is_here, f"{url}: a token of another")
+        is_narrow = issued.scopes in ([], [scope]) or password == PAT
+        self.promise(is_narrow, f"{url}: {issued.scopes}")
         late = now - issued.expires
         self.promise(late < 0, f"{url}: a token {late:.2f} s past its end")
 
     def check(self) -> None:
-        """When all have been answered: nothing runs on, nothing leaked, nobody worked in vain."""
-        until = time.monotonic() + LIMIT + SLACK
-        while self.running and time.monotonic() < until:
-            time.sleep(0.005)
-        self.promise(not self.running, "a sign-in goes on")
-        self.promise(not module.processes, "a program is still known as running")
-        with suppress(ChildProcessError):  # for there is none
-            self.promise(os.waitpid(-1, os.WNOHANG) is None, "a child is left")
+        """When all are answered: nothing runs on or leaks, nobody worked in vain."""
         self.lifelines.server.settimeout(0)
         with suppress(BlockingIOError):
             while True:
                 self.promise(ended(self.lifelines.accept()), "az runs on")
         for lock in [*module.locks.values()]:
             self.promise(is_free(lock), "a lock is held")
-        for url in URLS:
-            most = 1 + self.interrupts[url] + self.forgotten[url.split("/")[3]]
-            self.promise(self.sign_ins[url] <= most, f"{url}: {self.sign_ins[url]} sign-ins")
-        self.count["sign-ins"] += sum(self.sign_ins.values())
+        for key, times in self.worked.items():
+            self.promise(times <= 1 + self.interrupts[key], f"{key}: {times} times")
+        self.count["sign-ins"] += sum(self.worked[key_of(url)] for url in URLS)
         azure, log = self.azure, "\n".join(self.log.lines)
         secrets = [PAT, CLIENT_SECRET, REQUEST_TOKEN, SECRET_HEADER]
         for secret in [*secrets, *azure.session_tokens, *azure.bearers]:
             parts = secret[:100], secret[-40:]
-            self.promise(not any(part in log for part in parts), "a secret is in the log")
+            self.promise(not any(part in log for part in parts), "a secret is logged")
+        self.promise("please report" not in log, "there is something to report")
         strangers = [host for host in azure.connects if not service_at(host)]
         self.promise(not strangers, f"asked were {strangers}")
 
     def check_calm(self) -> None:
         """After all the trouble, a sign-in works as if nothing had been."""
-        self.trouble, self.way_to_sign_in = 0, user
-        module.memories.clear()
+        self.trouble, self.way = 0, user
+        self.azure.encrypted = False
+        module.memory.clear()
         self.azure.az_signed_in()
         environment = patch.dict(os.environ, self.azure.environment(), clear=True)
         with environment, patch.multiple(module, **PATIENT_DIALS):
             for url in self.random.sample(URLS, 2):
                 self.promise(self.ask(url), f"{url}: no credential in calm")
+
+    def check_end(self) -> None:
+        """What was late ends soon, and no child stays but an az that went on."""
+        until = time.monotonic() + SLACK
+        while (self.running or has_child()) and time.monotonic() < until:
+            time.sleep(0.005)
+        self.promise(not self.running, "an attempt goes on")
+        self.promise(not has_child(), "a child is left")
 
 
 def is_free(lock: Any) -> bool:
@@ -371,14 +385,29 @@ def is_free(lock: Any) -> bool:
     return outcome[0]
 
 
-class Draws(list[Answer]):
-    """Stands for the faults of a service, of which the simulated Azure pops one for each answer."""
+def key_of(url: str) -> tuple[str, ...]:
+    """Return what feeds share a credential by."""
+    feed = module.parse_feed(url)
+    assert feed
+    return feed.key
 
-    def __init__(self, world: World, kind: str) -> None:
-        self.world, self.kind = world, kind
+
+def has_child() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)  # an az that went on may have ended meanwhile
+    except ChildProcessError:
+        return False
+    return True
+
+
+class Draws(list[Answer]):
+    """Stands for the faults of a service, of which one is popped for each answer."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     def pop(self, _index: Any = -1) -> Answer:
-        fault = self.world.draw_fault(self.kind)
+        fault = self.world.draw_fault()
         if not fault:
             raise LookupError
         return fault
@@ -389,12 +418,13 @@ def play(number: int, pool: ThreadPoolExecutor, count: Counter[str]) -> list[str
     with Azure() as azure, Lifelines() as lifelines:
         world = World(number, azure, lifelines, count)
         logging.getLogger().addHandler(world.log)
-        module.memories.clear()
+        module.memory.clear()
         with patch.multiple(module, **world.attributes()):
             for _ in range(2):
                 world.ask_all(pool)
                 world.pass_time()
             world.check_calm()
+            world.check_end()
         logging.getLogger().removeHandler(world.log)
         count["runs of az"] += len(azure.az_runs)
         count["requests"] += len(azure.requests)
@@ -404,12 +434,14 @@ def play(number: int, pool: ThreadPoolExecutor, count: Counter[str]) -> list[str
 def main() -> int:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--first", type=int, default=1, help="the seed of the first one")
+    parser.add_argument(
+        "--first", type=int, default=1, help="the seed of the first one"
+    )
     options = parser.parse_args()
     if not hasattr(signal, "setitimer"):
         sys.exit("there is no timer here to interrupt by")
     logging.getLogger().setLevel(logging.DEBUG)
-    sys.unraisablehook = lambda _: None  # tells of threads that an interrupt kills as they start
+    sys.unraisablehook = lambda _: None  # tells of threads killed as they start
     keyring.get_keyring()  # which is not safe to call from several threads
     count: Counter[str] = Counter()
     broken: list[str] = []
@@ -417,7 +449,8 @@ def main() -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         for number in range(options.first, options.first + options.rounds):
             news = play(number, pool, count)
-            print(*news, sep="\n", end="\n" if news else "", flush=True)
+            for line in news:
+                print(line, flush=True)
             broken += news
     count["broken promises"] = len(broken)
     print(f"{options.rounds} rounds in {time.monotonic() - start:.0f} s:")
