@@ -1,219 +1,96 @@
-"""Faults of the network and of the services: what passes, what ends, and what is told of them."""
+"""Faults of networks and services: what passes, what ends, and what is told of them."""
 
 from __future__ import annotations
 
-import os
 import socket
-import struct
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Callable
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 
 import pytest
 
-import artifacts_keyring_nofuss as module
-from conftest import Ask, Fetch, Python
-from identities import managed_identity, user
-from simulated_azure import (
-    AUTHORITY,
-    ENTRA,
-    FEED,
-    GITHUB,
-    IMDS,
-    INDEX_URL,
-    Answer,
-    Azure,
-    Handler,
-)
-from simulated_services import Server
-
-SERVICES = [FEED, IMDS]  # one behind the proxy and in TLS, the other without both
-ASK = f"show(ask({INDEX_URL!r}))"
-SECONDS = f"start = module.now(); {ASK}; show(module.now() - start)"
-needs_full_queues = pytest.mark.skipif(
-    sys.platform != "linux", reason="only on Linux does a full queue swallow packets"
-)
+from conftest import Ask
+from identities import managed_identity, token
+from simulated_azure import FEED, IMDS, Answer, Azure, Handler
+from simulated_faults import BROKEN, DRIPS, OVERLOADED, flood, hang, redirect, status
 
 
-def url(azure: Azure, service: str) -> str:
-    return INDEX_URL if service == FEED else f"{azure.metadata.url}/metadata/identity/oauth2/token"
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses of the request, which are not waited for."""
-    pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    return pauses
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
 
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """The URL of a port that refuses connections."""
+    """The address of a port that refuses connections."""
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{unheard.getsockname()[1]}"
 
 
-@contextmanager
-def full_queue(server: socket.socket) -> Iterator[None]:
-    """Let a port swallow connections until somebody accepts those that fill its queue."""
-    server.listen(0)
-    fillers = [socket.socket() for _ in range(4)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(server.getsockname())
-    yield
-    for filler in fillers:
-        filler.close()
-
-
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """The URL of a port that swallows connections, as the metadata address does off Azure."""
+    """The address of a port that swallows connections, as IMDS's does off Azure."""
+    if sys.platform != "linux":
+        pytest.skip("only on Linux does a full queue swallow packets")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        with full_queue(server):
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for filler in fillers:
+            filler.close()
 
 
-# --- What passes
-
-
-def drop(handler: Handler) -> None:
-    """Close the connection without an answer: the caller does."""
-
-
-def reset(handler: Handler) -> None:
-    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    handler.connection.close()
-
-
-def cut(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{")
-
-
-def cut_chunked(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{")
-
-
-def garbage(handler: Handler) -> None:
-    handler.wfile.write(b"nonsense\r\n\r\n")
-
-
-def hang(handler: Handler) -> None:
-    handler.connection.recv(1)
-
-
-def status(code: int, **headers: str) -> Answer:
-    def answer(handler: Handler) -> None:
-        handler.answer(code, "<html>", headers)
-
-    answer.__name__ = str(code)
-    return answer
-
-
-TRANSIENT: list[Answer] = [drop, reset, cut, cut_chunked, garbage, hang]
-TRANSIENT += [status(code) for code in (429, 500, 502, 503, 504)]
-
-
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("fault", TRANSIENT, ids=lambda fault: fault.__name__)
-def test_a_transient_fault_gets_another_attempt(
-    azure: Azure, fetch: Fetch, service: str, fault: Answer
-) -> None:
-    azure.faults[service] = [fault, fault]
-    response = fetch(url(azure, service), dials={"ATTEMPT_LIMIT": 0.2})
-    assert response.status == (401 if service == FEED else 400)
-    assert len(azure.asked(service)) == 3
-
-
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_a_refusal_gets_no_other_attempt(
-    azure: Azure, fetch: Fetch, service: str, code: int
-) -> None:
-    azure.faults[service] = [status(code)]
-    assert fetch(url(azure, service)).status == code
-    assert len(azure.asked(service)) == 1
+# --- What passes, and what does not
 
 
 @pytest.mark.parametrize(
-    ("sign_in", "services"),
-    [
-        (user, [FEED, AUTHORITY]),
-        (managed_identity, [FEED, IMDS]),
-        (Azure.github_job, [GITHUB, ENTRA]),
-    ],
-    ids=["user", "identity", "github"],
+    "fault", [*BROKEN, *OVERLOADED], ids=lambda fault: fault.__name__
 )
-def test_faults_that_pass_leave_no_trace(
-    azure: Azure, ask: Ask, sign_in: Callable[[Azure], dict[str, str]], services: list[str]
+def test_a_fault_that_passes_leaves_no_trace(
+    azure: Azure, ask: Ask, fault: Answer
 ) -> None:
-    for service in services:
-        azure.faults[service] = [drop, status(503)]
-    outcome = ask(INDEX_URL, **sign_in(azure))
-    assert outcome.value
-    assert outcome.stderr == ""
+    """One service is behind the proxy and in TLS, the other without both."""
+    azure.faults = {**azure.faults, FEED: [fault] * 2, IMDS: [fault] * 2}
+    asked = ask(**managed_identity(azure))
+    assert asked.value
+    assert (asked.warnings, asked.stderr) == ("", "")
+    assert len(azure.asked(FEED)) == 4  # the last one tries the token
+    assert len(azure.asked(IMDS)) == 3
 
 
-def test_an_identity_may_still_be_on_its_way(azure: Azure, ask: Ask) -> None:
-    azure.faults[IMDS] = [status(404), status(410)]
-    assert ask(INDEX_URL, **managed_identity(azure)).value
+def test_a_metadata_service_may_be_slow_to_wake(azure: Azure, ask: Ask) -> None:
+    azure.faults[IMDS] = [status(code) for code in (404, 410, 429, 500)]
+    assert ask(**managed_identity(azure)).value
 
 
-def test_the_pauses_grow_and_are_not_the_same_for_everybody(
-    azure: Azure, fetch: Fetch, pauses: list[float]
-) -> None:
-    azure.faults[FEED] = [status(503)] * 4
-    assert fetch(INDEX_URL, dials={"RETRY_PAUSES": (0.1, 0.2)}).status == 503
-    first, second = pauses
-    assert 0.075 <= first <= 0.125
-    assert 0.15 <= second <= 0.25
-    assert second != 2 * first
+@pytest.mark.parametrize("code", [400, 403, 404, 410])
+def test_a_refusal_gets_no_other_attempt(azure: Azure, ask: Ask, code: int) -> None:
+    azure.faults[FEED] = [status(code)]
+    assert f"the feed answered {code}: " in ask().warnings
+    assert len(azure.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high"),
-    [
-        ("3", 3, 3),
-        ("1.5", 1.5, 1.5),
-        *[(odd, 0, 0.1) for odd in ("", "0", "-5", "soon", "9" * 20, "1e1", "\xb2")],
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 0, 0.1),
-        ("Fri, 99 Dec 1999 23:59:59 GMT", 0, 0.1),
-    ],
-)
-def test_a_server_may_ask_to_wait(
-    azure: Azure, fetch: Fetch, pauses: list[float], value: str, low: float, high: float
-) -> None:
-    azure.faults[FEED] = [status(429, **{"Retry-After": value})]
-    assert fetch(INDEX_URL).status == 401
-    assert len(pauses) == 1
-    assert low <= pauses[0] <= high
-
-
-def test_a_server_that_asks_to_wait_too_long_is_not_waited_for(
-    azure: Azure, fetch: Fetch, pauses: list[float]
-) -> None:
-    azure.faults[FEED] = [status(503, **{"Retry-After": "3600"})]
-    assert fetch(INDEX_URL).status == 503
-    assert (len(azure.requests), pauses) == (1, [])
-
-
-def test_a_refused_connection_gets_three_attempts(
-    fetch: Fetch, nobody: str, pauses: list[float]
-) -> None:
-    with pytest.raises(module.SignInError, match=r"pkgs\.dev\.azure\.com: no connection: \w+"):
-        fetch(INDEX_URL, 20, HTTPS_PROXY=nobody)  # Windows takes two seconds for each
-    assert len(pauses) == 2
+def test_there_are_three_attempts_with_pauses(azure: Azure, ask: Ask) -> None:
+    azure.faults[FEED] = [status(503)] * 3
+    started = time.monotonic()
+    assert "the feed answered 503: " in ask(dials={"PAUSES": [0.2, 0.4]}).warnings
+    assert time.monotonic() - started > 0.6
+    assert len(azure.requests) == 3
 
 
 def test_a_name_server_may_fail_twice(
-    azure: Azure, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+    azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = socket.getaddrinfo, [1, 2]
 
@@ -223,194 +100,207 @@ def test_a_name_server_may_fail_twice(
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert fetch(INDEX_URL).status == 401
+    assert ask(**token(azure)).value
 
 
-@needs_full_queues
-def test_an_address_that_swallows_packets_is_not_the_last_one_tried(
-    azure: Azure, fetch: Fetch, black_hole: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A host with two addresses, of which the first is dead, as with a broken IPv6."""
-    dead = socket.getaddrinfo("127.0.0.1", black_hole.rpartition(":")[2], 0, socket.SOCK_STREAM)
-    living = socket.getaddrinfo("127.0.0.1", azure.proxy.server_port, 0, socket.SOCK_STREAM)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: dead + living)
-    assert fetch(INDEX_URL, dials={"ATTEMPT_LIMIT": 0.2, "RETRY_PAUSES": ()}).status == 401
+def test_a_redirect_is_not_followed(azure: Azure, ask: Ask) -> None:
+    azure.faults[FEED] = [redirect] * 2
+    assert "the feed answered 302: Found\n" in ask().warnings
+    assert "evil.example" not in azure.connects
 
 
 # --- What takes time
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_an_answer_may_take_longer_than_the_connection_to_a_metadata_service(
-    azure: Azure, fetch: Fetch, service: str
-) -> None:
-    def slow(handler: Handler) -> None:
-        time.sleep(0.4)
-        handler.answer(200)
-
-    azure.faults[service] = [slow]
-    assert fetch(url(azure, service), dials={"METADATA_CONNECT_LIMIT": 0.2}).status == 200
-    assert len(azure.asked(service)) == 1
-
-
-@needs_full_queues
-def test_a_proxy_may_take_long_to_connect(azure: Azure, fetch: Fetch) -> None:
-    """Linux repeats the first packet after a second, which is too late for a metadata service."""
-    proxy = Server(azure, "")
-    with full_queue(proxy.socket):
-        serve = threading.Timer(0.3, proxy.serve_forever, [0.01])
-        serve.start()
-        response = fetch(INDEX_URL, dials={"RETRY_PAUSES": ()}, HTTPS_PROXY=proxy.url)
-    assert response.status == 401
-    assert module.METADATA_CONNECT_LIMIT < 1
-    proxy.shutdown()
-    proxy.server_close()
-
-
-@needs_full_queues
-def test_a_metadata_address_that_swallows_packets_is_given_up_early(
-    fetch: Fetch, black_hole: str
-) -> None:
-    start = module.now()
-    with pytest.raises(module.SignInError, match="no complete answer in time"):
-        fetch(black_hole, dials={"METADATA_CONNECT_LIMIT": 0.1})
-    assert module.now() - start < 5
-
-
-@pytest.mark.parametrize(
-    ("dials", "limit", "attempts"),
-    [
-        pytest.param({"ATTEMPT_LIMIT": 0.2}, 9, 3, id="of each attempt"),
-        pytest.param({"ATTEMPT_LIMIT": 0.4, "HTTP_LIMIT": 0.7}, 9, 2, id="of the request"),
-        pytest.param({}, 0.3, 1, id="of the sign-in"),
-    ],
-)
-def test_a_silent_server_is_waited_for_until_a_limit(
-    azure: Azure, fetch: Fetch, dials: dict[str, float], limit: float, attempts: int
-) -> None:
-    azure.faults[FEED] = [hang] * 3
-    start = module.now()
-    with pytest.raises(module.SignInError, match="no complete answer in time"):
-        fetch(INDEX_URL, limit, dials=dials)
-    assert module.now() - start < 5
-    assert len(azure.requests) == attempts
-
-
-def drip(start: bytes, more: bytes) -> Answer:
-    def answer(handler: Handler) -> None:
-        handler.wfile.write(start)
-        while True:
-            handler.wfile.write(more)
-            time.sleep(0.05)
-
-    return answer
-
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-DRIPS = {
-    "headers": drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-    "a body": drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{", b" "),
-    "interim answers": drip(CONTINUE, CONTINUE),
-}
-
-
-@pytest.mark.parametrize("answer", DRIPS.values(), ids=DRIPS)
-def test_a_server_that_is_never_silent_ends_with_the_sign_in(
-    azure: Azure, python: Python, answer: Answer
+@pytest.mark.parametrize("answer", [hang, *DRIPS.values()], ids=["silence", *DRIPS])
+def test_an_attempt_has_a_limit_and_is_not_repeated(
+    azure: Azure, ask: Ask, answer: Answer
 ) -> None:
     azure.faults[FEED] = [answer]
-    outcome = python(SECONDS, dials={"SIGN_IN_LIMIT": 0.5, "ATTEMPT_LIMIT": 0.2})
-    password, seconds = outcome.values
-    assert password is None
-    assert seconds < 5
-    assert "time: not over within" in outcome.stderr
+    with within(1.9):
+        told = ask(dials={"ATTEMPT_LIMIT": 0.6}).warnings
+    assert "pkgs.dev.azure.com: no complete answer within 1 s\n" in told
+    assert len(azure.requests) == 1
 
 
-def test_a_name_server_that_never_answers_is_not_waited_for(python: Python) -> None:
-    """No socket can play a name server here, so the look-up is replaced."""
-    never = "import socket, time; socket.getaddrinfo = lambda *a, **k: time.sleep(9); "
-    outcome = python(never + SECONDS, dials={"SIGN_IN_LIMIT": 0.5}, HTTPS_PROXY="")
-    password, seconds = outcome.values
-    assert password is None
-    assert seconds < 5
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_an_answer_without_end_is_cut_off_at_a_sensible_size(
-    azure: Azure, fetch: Fetch, service: str
+def test_a_name_server_that_never_answers_is_not_waited_for(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def flood(handler: Handler) -> None:
-        handler.wfile.write(b"HTTP/1.1 403 No\r\n\r\n")
-        for _ in range(1000):
-            handler.wfile.write(bytes(module.ANSWER_LIMIT))
-
-    azure.faults[service] = [flood]
-    assert len(fetch(url(azure, service)).body) == module.ANSWER_LIMIT
-
-
-# --- What a failure costs
+    """No socket can play a name server here, so the look-up is replaced."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [][over.wait(20)])
+    with within(5):
+        told = ask(HTTPS_PROXY="", dials={"ATTEMPT_LIMIT": 0.6}).warnings
+    over.set()
+    assert "pkgs.dev.azure.com: no complete answer within 1 s\n" in told
 
 
-def test_a_feed_that_is_down_is_not_asked_again_at_once(azure: Azure, python: Python) -> None:
-    azure.faults[FEED] = [status(503)] * 6
-    assert python(ASK + "\n" + ASK).values == [None, None]
-    assert len(azure.requests) == 3
+@pytest.mark.parametrize("address", ["nobody", "black_hole"])
+def test_without_a_metadata_service_the_bad_news_come_soon(
+    ask: Ask, address: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(address)
+    with within(3):
+        told = ask(AZURE_POD_IDENTITY_AUTHORITY_HOST=url).warnings
+    assert f"managed_identity: no metadata service is at {url[7:]}\n" in told
 
 
-def test_an_old_token_serves_while_its_renewal_fails(azure: Azure, python: Python) -> None:
-    """The token lives for 3600 s and is renewed after 3300 s; an outcome is remembered for 60 s.
+def test_an_answer_may_take_longer_than_the_connection(azure: Azure, ask: Ask) -> None:
+    def slow(handler: Handler) -> None:
+        time.sleep(0.4)
+        handler.answer_metadata()
 
-    Three sign-ins fail: at 3400 s, at 3570 s, and at 3610 s, when the old token is of no use.
-    """
-    azure.az_signed_in()
-    azure.faults[AUTHORITY] = [Handler.answer_authority] + [status(503)] * 9
-    ages = [0, 3400, 3450, 3570, 3610, 3660, 3680]
-    script = "real = module.now\n"
-    for age in ages:
-        script += f"module.now = lambda: real() + {age}\nshow([ask({INDEX_URL!r}), {age}])\n"
-    outcome = python(script, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
-    passwords = [credential and credential[1] for credential, _ in outcome.values]
-    old, new = azure.session_tokens
-    assert passwords == [old, old, old, old, None, None, new]
-    assert len(azure.az_runs) == 5
-    assert outcome.stderr.count("the renewal failed, the old token still serves: scope") == 2
-    assert outcome.stderr.count("no credentials for") == 1
+    azure.faults[IMDS] = [slow]
+    assert ask(**managed_identity(azure), dials={"IMDS_LIMIT": 0.2}).value
+    assert len(azure.asked(IMDS)) == 1
+
+
+def test_an_answer_without_end_is_cut_off(azure: Azure, ask: Ask) -> None:
+    azure.faults[FEED] = [flood]
+    with within(5):
+        assert "the Entra tenant is none" in ask().warnings
 
 
 # --- What is told
 
-
-def test_text_from_outside_is_made_harmless() -> None:
-    token = "eyJhbGciOiJub25lIn0.eyJhIjoxfQ.c2ln"
-    assert module.clean(f"a\r\n\x1b[1mb\u2028c {token} d") == "a [1mb c [removed] d"
-    assert module.clean("x" * 39) == "x" * 39
-    assert module.clean("x" * 40) == "[removed]"
-    assert module.clean("0.AXkAvH.x-y_z." + "AgAB" * 5) == "[removed]"
-    assert module.clean("aBc8Q~" + "x" * 34) == "[removed]"
-    assert module.clean("p@ss at https://me:p@ss@host/p@th", "p@ss") == (
-        "[removed] at https://host/p@th"
-    )
-    assert module.clean("1b4e28ba-2fa1-11d2-883f-0016d3cca427").startswith("1b4e28ba")
-    assert len(module.clean("many words " * 1000)) == 400
+PHRASE = "Not Found - The feed with ID 'x' doesn't exist."
+ACTIVITY = "(DevOps Activity ID: 0C6B3ED1-3CC8-4F5E-AF9F-0C1D2E3F4A5B)"
+R = "[removed]"
+TRAIL = "Trace ID: 1b4e28ba Correlation ID: 2fa1-11d2 Timestamp: 2026-11-27 06:53:08Z"
 
 
-def test_an_answer_that_echoes_the_token_is_not_shown(azure: Azure, ask: Ask) -> None:
-    def echo(handler: Handler) -> None:
-        handler.wfile.write(handler.headers["Authorization"].encode() + b"\r\n\r\n")
+@pytest.mark.parametrize(
+    ("phrase", "content", "told"),
+    [
+        (f"{PHRASE} {ACTIVITY}", b"", PHRASE),
+        (PHRASE, "<html>", PHRASE),
+        (PHRASE, {"message": "Said"}, "Said"),
+        ("", {"message": 7, "error": "x", "error_description": f"Y {TRAIL}"}, "Y"),
+        ("", {"error": "a\r\n\x1b[1mb\u2028c"}, "a [1mb c"),
+        ("", {"error": f"eyJh.eyJ9.c2ln {'x' * 40} {'x' * 39}"}, f"{R} {R} {'x' * 39}"),
+        (
+            "",
+            {"error": "0.AXkAvH.x-y_z." + "AgAB" * 5 + " aBc8Q~" + "x" * 34},
+            f"{R} {R}",
+        ),
+        ("", {"error": "at https://me:p@ss@host/p@th"}, "at https://host/p@th"),
+        ("", {"error": "many words " * 100}, ("many words " * 100)[:400]),
+    ],
+)
+def test_a_refusal_is_told_in_its_own_words_made_harmless(
+    azure: Azure, ask: Ask, phrase: str, content: object, told: str
+) -> None:
+    azure.faults[FEED] = [lambda handler: handler.answer(404, content, reason=phrase)]
+    assert f"the feed answered 404: {told}\n" in ask().warnings
 
-    azure.az_signed_in("short-secret")
-    azure.faults[AUTHORITY] = [echo] * 3
-    outcome = ask(INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_DEBUG="1")
-    assert "vssps.dev.azure.com: the answer is not HTTP or breaks off" in outcome.stderr
-    assert "short-secret" not in outcome.stderr
+
+def test_the_debug_level_of_http_client_shows_no_header(
+    azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller may set it for itself; from Python 3.12 on, urllib obeys it."""
+    monkeypatch.setattr(HTTPConnection, "debuglevel", 1)
+    asked = ask(**managed_identity(azure))
+    assert asked.value
+    assert asked.stdout == ""
 
 
-def test_the_debug_level_of_http_client_shows_no_header(azure: Azure, python: Python) -> None:
-    """A caller may set it for requests of its own; from Python 3.12 on, urllib obeys it, too."""
-    azure.az_signed_in()
-    azure.faults[AUTHORITY] = [status(403)]  # so that the metadata service is asked, too
-    azure.identity = azure.application_token()
-    script = "import http.client; http.client.HTTPConnection.debuglevel = 1; "
-    outcome = python(script + ASK, **azure.app_service())
-    assert outcome.value[1] == azure.identity
-    assert outcome.stdout.count("\n") == 1
+# --- Proxies
+
+PROXIES = ["https_proxy", "ALL_PROXY", "PIP_PROXY"]
+
+
+@pytest.mark.parametrize("variable", PROXIES)
+@pytest.mark.parametrize(
+    "form", ["http://{}", "{}", " HTTP://{}/\n", "http://{}/x.pac"]
+)
+def test_a_proxy_may_be_set_and_written_in_many_ways(
+    azure: Azure, ask: Ask, variable: str, form: str
+) -> None:
+    """The one for https goes before that for all, and pip's comes last."""
+    proxies = dict.fromkeys(PROXIES[PROXIES.index(variable) :], "socks5://x:1")
+    proxies[variable] = form.format(azure.proxy.url.partition("//")[2])
+    assert ask(**token(azure), **{"HTTPS_PROXY": "", **proxies}).value
+    assert {*azure.connects} == {FEED}
+
+
+@pytest.mark.parametrize("variable", PROXIES)
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://me:secret@x:1",
+        "https://me:secret@x:1",
+        "http://me:secret",
+        "http://me:se/cr@x:1",
+        "http://me:12/secret@x:1",
+        "http://me:12?secret@x:1",
+        "http://me:12#secret@x:1",
+        "http://x:y",
+        "//",
+    ],
+)
+def test_another_proxy_is_refused_and_not_shown(
+    azure: Azure, ask: Ask, variable: str, proxy: str
+) -> None:
+    asked = ask(**{"HTTPS_PROXY": "", variable: proxy})
+    assert "the proxy is not an http URL\n" in asked.warnings
+    assert "secret" not in asked.log
+    assert azure.connects == []
+
+
+def test_a_host_may_be_reached_without_the_proxy(
+    azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up is replaced, so that no test leaves for the real Azure."""
+    looked_up = []
+
+    def look_up(host: str, *_: object, **__: object) -> None:
+        looked_up.append(host)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    asked = ask(NO_PROXY=FEED, HTTPS_PROXY="socks5://127.0.0.1:9")
+    assert "pkgs.dev.azure.com: no connection: " in asked.warnings
+    assert {*looked_up} == {FEED}
+
+
+def test_no_proxy_ever_sees_the_metadata_service(azure: Azure, ask: Ask) -> None:
+    names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "PIP_PROXY"]
+    proxies = dict.fromkeys(names, azure.proxy.url)
+    assert ask(**managed_identity(azure), **proxies).value
+    assert len(azure.asked(IMDS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "attempts"),
+    [
+        ("407 No", "Tunnel connection failed: 407 No", 1),
+        ("403 \x1b[1mNo", "Tunnel connection failed: 403 [1mNo", 1),
+        ("429 No", "Tunnel connection failed: 429 No", 3),
+        ("502 No", "Tunnel connection failed: 502 No", 3),
+        ("200 OK", "", 3),  # and then hangs up, amid the handshake of TLS
+    ],
+)
+def test_a_proxy_that_refuses_is_told_without_its_password(
+    ask: Ask, answer: str, words: str, attempts: int
+) -> None:
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = proxy.accept()
+                    asked.append(connection.recv(4096))
+                    connection.sendall(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+                    connection.close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}"
+        told = ask(HTTPS_PROXY=url).warnings
+        proxy.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert f"pkgs.dev.azure.com: no connection: {words}" in told
+    assert len(asked) == attempts
+    assert b64encode(b"me:secret") in asked[0]
+    assert "secret" not in told

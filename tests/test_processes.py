@@ -22,7 +22,7 @@ import pytest
 import artifacts_keyring_nofuss as module
 from conftest import Ask, Python
 from identities import token
-from simulated_azure import IMDS, INDEX_URL, Azure
+from simulated_azure import FEED, IMDS, INDEX_URL, Azure, Handler
 from simulated_faults import hang
 from simulated_machine import HOUR, Lifelines, ended
 
@@ -200,6 +200,18 @@ def test_an_interrupt_stops_az_and_all_it_started(
     azure.az_signed_in()
     with ThreadPoolExecutor() as pool:
         assert pool.submit(ask).result(20).value
+
+
+def test_an_interrupt_goes_through_a_request_that_waits(
+    azure: Azure, ask: Ask, interrupt: Callable[[], None]
+) -> None:
+    def answer(handler: Handler) -> None:
+        interrupt()
+        hang(handler)
+
+    azure.faults[FEED] = [answer]
+    with pytest.raises(Interrupt):
+        ask(dials={"ATTEMPT_LIMIT": 2.0})
 
 
 def test_an_interrupt_at_any_moment_leaves_no_thread_waiting(
