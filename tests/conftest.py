@@ -48,6 +48,12 @@ class Asked(NamedTuple):
     def password(self) -> str | None:
         return self.value[1] if self.value else None
 
+    @property
+    def failure(self) -> str:
+        """The warning, where there is no password."""
+        assert self.value is None
+        return self.warnings
+
 
 class Outcome(NamedTuple):
     """What a program wrote; values are what it showed, in order."""
