@@ -222,7 +222,11 @@ class Handler(BaseHTTPRequestHandler):
         type_key: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer with an error of Azure DevOps's APIs."""
+        """Answer with an error of an API, or show a browser where to sign in."""
+        if status == 401 and self.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
+            return self.answer(
+                302, "<html>", {"Location": f"https://{AUTHORITY}/_signin"}
+            )
         error = {
             "$id": "1",
             "innerException": None,
@@ -232,8 +236,7 @@ class Handler(BaseHTTPRequestHandler):
             "errorCode": 0,
             "eventId": 3000,
         }
-        if not self.shows_browser_a_page(status):
-            self.answer(status, error, headers)
+        self.answer(status, error, headers)
 
     def refuse_at_feed(
         self,
@@ -245,16 +248,7 @@ class Handler(BaseHTTPRequestHandler):
         phrase = HTTPStatus(status).phrase
         if message:
             phrase += f" - {message} (DevOps Activity ID: {str(uuid4()).upper()})"
-        if not self.shows_browser_a_page(status):
-            self.answer(status, b"", headers, phrase)
-
-    def shows_browser_a_page(self, status: int) -> bool:
-        """Send what may be a browser to where people sign in; tell whether it was."""
-        suppressed = self.headers.get("X-TFS-FedAuthRedirect") == "Suppress"
-        if status != 401 or suppressed:
-            return False
-        self.answer(302, "<html>", {"Location": f"https://{AUTHORITY}/_signin"})
-        return True
+        self.answer(status, b"", headers, phrase)
 
     # --- The feed: "/{organization}[/{project}]/_packaging/{feed}/pypi/…"; legacy in the host
 

@@ -20,7 +20,11 @@ TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/
 def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
     assert f"\n{TEST_COMMAND} -s demo\n" in README
     assert f"\n{TEST_COMMAND}\n" in README
-    assert (ROOT / ".ci" / "run").read_text().endswith(f"\n{TEST_COMMAND}\n.venv/bin/nox -s az\n")
+    assert (
+        (ROOT / ".ci" / "run")
+        .read_text()
+        .endswith(f"\n{TEST_COMMAND}\n.venv/bin/nox -s az\n")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +36,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_the_wheel_holds_one_module(wheel: dict[str, str]) -> None:
-    metadata = "artifacts_keyring_nofuss-2.0.0.dist-info"
+    metadata = f"artifacts_keyring_nofuss-{module.__version__}.dist-info"
     files = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
-    assert {*wheel} == {"artifacts_keyring_nofuss.py", *(f"{metadata}/{name}" for name in files)}
+    assert {*wheel} == {
+        "artifacts_keyring_nofuss.py",
+        *(f"{metadata}/{name}" for name in files),
+    }
     entry_points = wheel[f"{metadata}/entry_points.txt"]
     assert entry_points.split() == [
         "[keyring.backends]",
@@ -45,7 +52,7 @@ def test_the_wheel_holds_one_module(wheel: dict[str, str]) -> None:
 def test_the_metadata_says_what_is_true(wheel: dict[str, str]) -> None:
     (text,) = (text for name, text in wheel.items() if name.endswith("/METADATA"))
     metadata = email.message_from_string(text)
-    assert metadata["Version"] == module.__version__ == "2.0.0"
+    assert metadata["Version"] == module.__version__
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.9"
     assert metadata.get_all("Requires-Dist") == ["keyring>=23"]
@@ -64,7 +71,3 @@ def test_a_copied_file_says_what_it_is() -> None:
         "https://pypi.org/project/artifacts-keyring-nofuss/",
     ):
         assert fact in beginning
-
-
-def test_no_line_is_longer_than_a_screen() -> None:
-    assert max(map(len, SOURCE.splitlines())) <= 100

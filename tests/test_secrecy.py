@@ -91,4 +91,5 @@ def test_no_secret_is_shown(
     text = unquote_plus(f"{seen[1:]} {capfd.readouterr()} {witness.seen}")
     assert [secret for secret in SECRETS if secret in text] == []
     assert asked.value or answer
-    assert "[removed]" in text or answer is not echo_phrase
+    if answer is echo_phrase and identity is not by.managed_identity:  # sends no secret
+        assert "[removed]" in text
