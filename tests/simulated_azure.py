@@ -97,6 +97,7 @@ class Azure(Machine):
         self.requests: list[Recorded] = []
         self.connects: list[str] = []  # the hosts that the proxy was asked for
         self.handshakes = 0
+        self.proxy_user = ""  # the header of the last connection
         self.uploads: list[bytes] = []
         self.bearers: dict[
             str, dict[str, Any]
@@ -107,9 +108,10 @@ class Azure(Machine):
             service.kind: [] for service in SERVICES
         }
         self.skew = 0.0  # seconds by which its clock is ahead of this machine's
+        self.proxy_refuses: tuple[int, str] | None = None  # a status and its phrase
         self.tls: ssl.SSLContext | None = None  # instead of a good one for each host
         self.encrypted = False  # tokens issued from now on are for Azure alone to read
-        self.tenant = TENANT  # of those to whom they are issued
+        self.claims: dict[str, Any] = {}  # of all of them
         self.public_feeds: set[str] = set()
         self.missing_feeds: set[str] = set()
         self.is_member = self.has_role = True  # whoever signs in
@@ -180,7 +182,7 @@ class Azure(Machine):
         return self.issue({**APPLICATION, **claims})
 
     def issue(self, claims: Mapping[str, Any]) -> str:
-        issued = entra_claims(self.now(), {"tid": self.tenant, **claims})
+        issued = entra_claims(self.now(), {**self.claims, **claims})
         token = self.encode(issued)
         self.bearers[token] = issued
         return token

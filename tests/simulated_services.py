@@ -160,6 +160,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         self.host, _, port = self.path.partition(":")
         self.azure.connects.append(self.host)
+        self.azure.proxy_user = self.headers.get("Proxy-Authorization", "")
+        if self.azure.proxy_refuses:
+            self.send_response_only(*self.azure.proxy_refuses)
+            return self.end_headers()
         if not service_at(self.host) or port != "443":
             return self.send_error(502)
         self.send_response(200)
