@@ -17,6 +17,7 @@ from identities import WAYS, Identity, Variables, managed_identity
 from simulated_azure import AUTHORITY, FEED, TENANT, Answer, Azure, Handler
 from simulated_faults import status
 
+OTHER = TENANT.replace("1", "9")
 CHOICE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
 NAMES = [*dict.fromkeys(way.provider for way in WAYS.values())]
 each_way = pytest.mark.parametrize("identity", WAYS)
@@ -98,10 +99,10 @@ def test_a_refusal_by_azure_devops_is_the_reason(
 def test_whoever_belongs_elsewhere_is_refused(
     azure: Azure, ask: Ask, identity: Identity
 ) -> None:
-    azure.tenant = TENANT.replace("1", "9")
+    azure.claims = {"tid": OTHER}
     variables = identity(azure)
     azure.passwords.clear()
-    words = f" answered 401: | is of tenant {azure.tenant}, the feed of {TENANT}"
+    words = f" answered 401: | is of tenant {OTHER}, the feed of {TENANT}"
     assert re.search(words, reason(ask(**variables), identity))
 
 
