@@ -17,7 +17,7 @@ from keyring.testing.backend import BackendBasicTests
 
 import artifacts_keyring_nofuss as module
 from conftest import PROGRAMS, Ask, Golden, Python
-from simulated_azure import FEED, IMDS, INDEX_URL, UPLOAD_URL, Answer, Azure, Handler
+from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Answer, Azure, Handler
 from simulated_faults import drop, status
 
 FEEDS = [INDEX_URL.replace("private", f"feed-{number}") for number in range(16)]
@@ -132,25 +132,28 @@ def test_how_long_an_outcome_is_remembered(
     assert len(azure.az_runs) == 3
 
 
-@pytest.mark.parametrize("arrange", [Azure.az_signed_in, Azure.az_not_signed_in])
-def test_threads_and_feeds_of_an_organization_share_an_outcome(
-    azure: Azure, python: Python, arrange: Callable[[Azure], None]
+def test_threads_and_feeds_of_an_organization_share_a_password(
+    azure: Azure, python: Python
 ) -> None:
-    arrange(azure)
-    done = python("threads.py", *FEEDS)
-    assert done.value == done.value[:1] * 16
-    assert done.stderr.count("no credentials for") == len(azure.az_runs) - bool(
-        azure.session_tokens
-    )
+    azure.az_signed_in()
+    passwords = [password for _, password in python("threads.py", *FEEDS).value]
+    assert passwords == [*azure.session_tokens] * 16
     assert len(azure.az_runs) == 1
 
 
-def test_threads_that_ask_for_a_feed_ask_it_once(azure: Azure, python: Python) -> None:
-    azure.faults[FEED] = [status(404)]
-    done = python("threads.py", *[INDEX_URL] * 16)
+@pytest.mark.parametrize(
+    ("urls", "faults", "runs"),
+    [(FEEDS, [], 1), ([INDEX_URL] * 16, [status(404)], 0)],
+)
+def test_threads_share_a_failure_too(
+    azure: Azure, python: Python, urls: list[str], faults: list[Answer], runs: int
+) -> None:
+    azure.az_not_signed_in()
+    azure.faults[FEED] = faults
+    done = python("threads.py", *urls)
     assert done.value == [None] * 16
     assert done.stderr.count("no credentials for") == 1
-    assert len(azure.asked(FEED)) == 1
+    assert len(azure.az_runs) == runs
 
 
 def test_nobody_waits_for_another_feed_that_is_slow(
@@ -172,57 +175,37 @@ def test_organizations_hosts_and_scopes_never_share(
     azure: Azure, python: Python
 ) -> None:
     azure.az_signed_in()
-    host = "https://{}/_packaging/private/pypi/{}/"
-    urls = [
-        INDEX_URL,
-        UPLOAD_URL,
-        INDEX_URL.replace("contoso", "fabrikam"),
-        UPLOAD_URL.replace("contoso", "fabrikam"),
-        host.format("contoso.pkgs.visualstudio.com", "simple"),
-        host.format("fabrikam.pkgs.visualstudio.com", "simple"),
-        host.format("pkgs.visualstudio.com/contoso", "simple"),
-    ]
+    legacy = "https://{}.visualstudio.com{}/_packaging/a/pypi/simple/"
+    wanted = {
+        INDEX_URL: "contoso",
+        UPLOAD_URL: "contoso_write",
+        INDEX_URL.replace("contoso", "fabrikam"): "fabrikam",
+        legacy.format("contoso.pkgs", ""): "contoso",
+        legacy.format("fabrikam.pkgs", ""): "fabrikam",
+        legacy.format("pkgs", "/contoso"): "contoso",
+    }
     same = [INDEX_URL.replace("contoso", "CONTOSO"), FEEDS[0]]
-    values = python("one_by_one.py", *urls, *same).value
+    values = python("one_by_one.py", *wanted, *same).value
     passwords = [password for _, password in values]
     assert passwords == [*azure.session_tokens, *passwords[:1] * 2]
-    issued = [f"{i.organization} {i.scopes}" for i in azure.session_tokens.values()]
-    assert issued == [
-        "contoso ['vso.packaging']",
-        "contoso ['vso.packaging_write']",
-        "fabrikam ['vso.packaging']",
-        "fabrikam ['vso.packaging_write']",
-        "contoso ['vso.packaging']",
-        "fabrikam ['vso.packaging']",
-        "contoso ['vso.packaging']",
+    issued = [
+        token.organization + token.scopes[0] for token in azure.session_tokens.values()
     ]
+    assert [text.replace("vso.packaging", "") for text in issued] == [*wanted.values()]
 
 
-@pytest.mark.parametrize("fault", [drop, status(404), status(500)])
+@pytest.mark.parametrize("faults", [[drop] * 3, [status(404)], [status(500)] * 3])
 def test_a_feed_that_fails_says_nothing_of_the_others(
-    azure: Azure, python: Python, fault: Answer
+    azure: Azure, python: Python, faults: list[Answer]
 ) -> None:
     azure.az_signed_in()
-    azure.faults[FEED] = [fault] * (1 if fault.__name__ == "404" else 3)
-    first, again, other, now = python(
-        "one_by_one.py", *[FEEDS[0]] * 2, *FEEDS[1::-1]
-    ).value
-    assert (first, again) == (None, None)
-    assert other == now
-    assert now
-    assert azure.asked(FEED)[-2:] != azure.asked(FEED)[:1] * 2
-
-
-def test_who_is_not_signed_in_may_use_a_public_feed_and_hears_nothing(
-    azure: Azure, python: Python
-) -> None:
-    azure.public_feeds = {"feed-0"}
-    done = python("one_by_one.py", FEEDS[0])
-    assert (done.value, done.stderr) == ([None], "")
-    assert not azure.asked(IMDS)
-    done = python("one_by_one.py", *FEEDS[:2], **{DEBUG: "1"})
-    assert done.stderr.count("no credentials for") == 2
-    assert azure.asked(IMDS)
+    requests = len(faults) + 1
+    azure.faults[FEED] = faults
+    first, *others = FEEDS[:3]
+    values = python("one_by_one.py", first, first, *others, first).value
+    assert values[:2] == [None, None]
+    assert [password for _, password in values[2:]] == [*azure.session_tokens] * 3
+    assert len(azure.asked(FEED)) == requests
 
 
 # --- What people see
@@ -269,7 +252,7 @@ def test_a_defect_is_told_without_its_words(
     monkeypatch.setitem(module.PROVIDERS, "azure_cli", broken)
     asked = ask()
     assert asked.value is None
-    assert "  please report this: LookupError at test_backend.py:" in asked.warnings
+    assert "\n  please report this: LookupError at " in asked.warnings
     assert "a secret" not in asked.log
 
 
