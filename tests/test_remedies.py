@@ -1,0 +1,216 @@
+"""What to do about each refusal: for each row of a table the words that get it.
+
+What people see whole is in tests/golden; nowhere else are these words of ours asserted.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import trustme
+
+import artifacts_keyring_nofuss as module
+from conftest import Ask, Python
+from identities import user
+from simulated_azure import AUTHORITY, ENTRA, FEED, TENANT, Azure
+from simulated_faults import status
+from simulated_services import authority
+
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+LOGIN = (
+    f"az login --tenant {TENANT} --scope {RESOURCE}/.default --allow-no-subscriptions"
+)
+SWITCH = f"az account set --subscription {TENANT} || {LOGIN}"
+GET = f"az account get-access-token --resource {RESOURCE} --tenant {TENANT}"
+
+
+def advice(warning: str) -> list[str]:
+    """Return the lines below the reasons, without the last one."""
+    return [line.strip() for line in warning.splitlines()[2:-1]]
+
+
+# --- By code
+
+BY_CODE = {
+    SWITCH: "AADSTS50020 AADSTS90072",
+    "ask your administrator: a policy forbids this sign-in": "AADSTS53003 AADSTS530003"
+    " VS403463",
+    "give the application a federated credential": "AADSTS70021 AADSTS700211"
+    " AADSTS700212 AADSTS700213",
+    f"the client id of an application in tenant {TENANT}": "AADSTS700016",
+    GET: "AADSTS700024",
+    "its value, not its ID": "AADSTS7000215 AADSTS7000222",
+    "this account is no member of contoso: ": "TF400813",
+    "then try again; for an application": "TF401444",
+    "check the project in the URL": "VS800075",
+}
+CODES = [(code, advice) for advice, codes in BY_CODE.items() for code in codes.split()]
+
+
+def refuse(azure: Azure, words: str) -> dict[str, str]:
+    """Let Entra refuse an application, or Azure DevOps a person."""
+    if words.startswith("AADSTS"):
+        azure.faults[ENTRA] = [status(401, {"error_description": words})]
+        return azure.pod()
+    azure.faults[AUTHORITY] = [status(403, {"message": words})]
+    return user(azure)
+
+
+def test_each_code_has_its_case() -> None:
+    assert dict(CODES).keys() == module.REMEDIES.keys()
+
+
+@pytest.mark.parametrize(("code", "remedy"), CODES)
+def test_a_code_gets_its_remedy(azure: Azure, ask: Ask, code: str, remedy: str) -> None:
+    told = ask(**refuse(azure, f"{code}: Words of others, AADSTS1 too.")).warnings
+    assert remedy in told
+    assert {other for other in BY_CODE if other in told} == {remedy}
+    assert remedy not in ask(**refuse(azure, f"{code}9: Words.")).warnings
+
+
+# --- By what az says, in its own words
+
+POOL = "HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries"
+BY_AZ = {
+    "managed identity account": (
+        "For managed identity account, getting access token for non-current tenants is"
+        " not supported",
+        f"sign in to az as an identity of tenant {TENANT}",
+    ),
+    "service principal": (
+        "Could not retrieve credential from local cache for service principal"
+        " 99999999. Run `az login` for this service principal.",
+        f"az login --service-principal --tenant {TENANT} --allow-no-subscriptions",
+    ),
+    "certificate": (
+        f"{POOL} exceeded (Caused by SSLError(SSLCertVerificationError(1, '[SSL:"
+        " CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local",
+        "set REQUESTS_CA_BUNDLE to a PEM file of the certificates to trust",
+    ),
+    " 407 ": (
+        f"{POOL} exceeded (Caused by ProxyError('Unable to connect to proxy', OSError("
+        "'Tunnel connection failed: 407 Proxy Authentication Required')))",
+        "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, percent-encoded",
+    ),
+    "HTTPSConnectionPool": (
+        f"{POOL} exceeded (Caused by NewConnectionError([Errno 111] Connection refused",
+        "check the network and HTTPS_PROXY",
+    ),
+    "Permission denied": (
+        "[Errno 13] Permission denied: '/root/.azure/msal_token_cache.json.lockfile'",
+        "export AZURE_CONFIG_DIR=$(mktemp -d) && cp -R ~/.azure/. $AZURE_CONFIG_DIR",
+    ),
+    "Read-only file system": (
+        "[Errno 30] Read-only file system: '/root/.azure/az.json'",
+        "export AZURE_CONFIG_DIR=$(mktemp -d) && cp -R ~/.azure/. $AZURE_CONFIG_DIR",
+    ),
+    "az account set": (
+        "No subscription found. Run 'az account set' to select a subscription.",
+        SWITCH,
+    ),
+    "az login": (
+        "AADSTS50076: Due to a configuration change made by your administrator you must"
+        " use multi-factor authentication.\nRun the command below to authenticate"
+        " interactively; additional arguments may be added:\naz logout\naz login",
+        LOGIN,
+    ),
+    "MSAL": ("Can't find token from MSAL cache.", LOGIN),
+    "ecrypt": (
+        "Decryption failed: [WinError -2146893813] Key not valid for use in specified"
+        " state.",
+        f"rm ~/.azure/msal_token_cache.*; {LOGIN}",
+    ),
+    "Expecting property name": (
+        "Expecting property name enclosed in double quotes: line 1 column 3 (char 2)",
+        f"rm ~/.azure/msal_token_cache.*; {LOGIN}",
+    ),
+    "": ("HTTP Error: 503", GET),
+}
+
+
+def test_each_row_for_az_has_its_case() -> None:
+    assert BY_AZ.keys() == module.AZ_REMEDIES.keys()
+
+
+@pytest.mark.parametrize(("row", "case"), BY_AZ.items(), ids=BY_AZ)
+def test_what_az_says_gets_its_remedy(
+    azure: Azure, ask: Ask, row: str, case: tuple[str, str]
+) -> None:
+    words, remedy = case
+    first = next(part for part in module.AZ_REMEDIES if part in words)
+    assert first == row
+    azure.az_fails(f"ERROR: {words}")
+    assert any(line.startswith(remedy) for line in advice(ask().warnings))
+
+
+@pytest.mark.parametrize(
+    "words", ["Expecting value: line 1 column 1 (char 0)", "silently"]
+)
+def test_what_fits_no_row_is_to_be_seen_by_oneself(
+    azure: Azure, ask: Ask, words: str
+) -> None:
+    azure.az_fails("" if words == "silently" else f"ERROR: {words}")
+    told = ask().warnings
+    assert f"azure_cli: az failed: {words}\n" in told
+    assert GET in advice(told)
+
+
+# --- By what the network says, and by a feed's status
+
+NOW = datetime.now(timezone.utc)
+DAY = timedelta(days=1)
+BY_NETWORK = {
+    "mismatch": "find out who answers here",
+    "expired": "check this machine's clock",
+    "not yet valid": "check this machine's clock",
+    "CERTIFICATE_VERIFY_FAILED": "set SSL_CERT_FILE to a PEM file of the certificates",
+    "failed: 407": "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT",
+    "": "check the network and HTTPS_PROXY",
+}
+DAYS = {"expired": -2, "not yet valid": 1}
+
+
+def test_each_row_for_the_network_has_its_case() -> None:
+    assert BY_NETWORK.keys() == module.NETWORK.keys()
+
+
+@pytest.mark.parametrize(("row", "remedy"), BY_NETWORK.items())
+def test_what_the_network_says_gets_its_remedy(
+    azure: Azure, ask: Ask, row: str, remedy: str
+) -> None:
+    """Another attempt at a bad certificate would not help."""
+    if row in ("", "failed: 407"):
+        azure.proxy_refuses = (407 if row else 403), "No"
+    start = NOW + DAYS.get(row, -0.5) * DAY
+    azure.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer = trustme.CA() if row.startswith("CERT") else authority()
+    host = AUTHORITY if row == "mismatch" else FEED
+    certificate = issuer.issue_cert(host, not_before=start, not_after=start + DAY)
+    certificate.configure_cert(azure.tls)
+    told = ask().warnings
+    assert row in told
+    assert advice(told)[0].startswith(remedy)
+    assert (len(azure.connects), azure.requests) == (1, [])
+
+
+def test_on_macos_the_keychain_has_the_certificates(python: Python) -> None:
+    reload = 'import sys, importlib; sys.platform = "darwin"; importlib.reload(module)'
+    words = python(f"{reload}; show([*module.NETWORK.values()])").value
+    assert "\nsecurity find-certificate -a -p /Library" in "".join(words)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (403, "find out who answers here"),
+        (404, "check the organization, the project and the feed in the URL"),
+        (503, "try again later"),
+    ],
+)
+def test_a_feeds_status_gets_its_remedy(
+    azure: Azure, ask: Ask, code: int, remedy: str
+) -> None:
+    azure.faults[FEED] = [status(code)] * 3
+    assert advice(ask().warnings)[0].startswith(remedy)
