@@ -1,343 +1,117 @@
-"""`python -m artifacts_keyring_nofuss URL`, and the README's table of what it may say."""
+"""`python -m artifacts_keyring_nofuss URL`: does it tell what clients will meet?"""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
-from unittest.mock import patch
+from typing import Callable
 
 import pytest
-import trustme
 
 import artifacts_keyring_nofuss as module
-from conftest import Dials, Python, command
-from simulated_azure import (
-    AUTHORITY,
-    FEED,
-    IMDS,
-    INDEX_URL,
-    TENANT,
-    UPLOAD_URL,
-    Azure,
-    Handler,
-    Issued,
-)
+from conftest import Ask, Diagnose, Golden, command
+from identities import TOKEN, managed_identity, token, user
+from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure
+from simulated_faults import refuses
+from simulated_machine import Lifelines, ended
 
-KEYRING = "keyring.cmd" if os.name == "nt" else "keyring"
-DIAGNOSIS = [sys.executable, "-m", "artifacts_keyring_nofuss"]
-LOGIN = (
-    f"az login --tenant {TENANT} --scope 499b84ac-1321-427f-aa17-267ca6975798/.default "
-    "--allow-no-subscriptions"
-)
+Variables = dict[str, str]
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows interrupts whole consoles")
 
 
-class Run(NamedTuple):
-    """How a diagnosis ended, and what it wrote."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def told(self) -> str:
-        """What it told, in text or in JSON, as text without times."""
-        if not self.stdout.startswith("{"):
-            return re.sub(r"^([+-]) +\d+\.\d\d s  ", r"\1 ", self.stdout, flags=re.MULTILINE)
-        document = json.loads(self.stdout)
-        steps = [f"{'+' if step['ok'] else '-'} {step['text']}\n" for step in document["steps"]]
-        return f"{''.join(steps)}{document['advice']}\n"
+# --- What people see whole
 
 
-def diagnose(
-    azure: Azure, *arguments: str, program: Sequence[str] = DIAGNOSIS, **variables: str
-) -> Run:
-    env = azure.environment(**variables)
-    done = subprocess.run(
-        [*program, *arguments], env=env, capture_output=True, encoding="utf-8", timeout=60
-    )
-    return Run(done.returncode, done.stdout, done.stderr)
-
-
-# --- What it tells
-
-
-def beginning(azure: Azure) -> str:
-    return f"""\
-+ keyring: keyring {version("keyring")} asks this backend first
-+ network: proxy {azure.proxy.url.partition("//")[2]}, certificates SSL_CERT_FILE={azure.ca_file}
-+ configuration: token, workload_identity, azure_cli, managed_identity
-+ token: not configured
-+ workload_identity: not configured
-+ discovery: tenant {TENANT}, authority https://{AUTHORITY}/contoso
-"""
-
-
-def end(azure: Azure, advice: str) -> str:
-    command = azure.bin / KEYRING
-    return f"+ keyring command: {command} (of unknown version) lists this backend\n{advice}\n"
-
-
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_good_run_tells_every_step(azure: Azure, options: list[str]) -> None:
-    azure.az_signed_in()
-    run = diagnose(azure, INDEX_URL.replace("//", "//me:p4ss@"), *options)
-    assert (run.status, run.stderr) == (0, "")
-    assert run.told == beginning(azure) + (
-        "+ azure_cli: signed in as dev@contoso.com, expires in 60 min\n"
-        "+ azure_cli, session token: scope vso.packaging, expires in 60 min\n"
-        "- managed_identity: the metadata service of this machine answered 400: "
-        "Identity not found\n"
-        "+ the feed: accepts the password of azure_cli, which keyring uses\n"
-        f"{end(azure, 'Nothing to do.')}"
-    )
-    assert (azure.requests[-1].host, azure.requests[-1].status) == (FEED, 200)
-
-
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_bad_run_tells_what_to_do(azure: Azure, options: list[str]) -> None:
+def nobody(azure: Azure) -> Variables:
     azure.az_not_signed_in()
-    run = diagnose(azure, INDEX_URL, *options)
-    assert (run.status, run.stderr) == (1, "")
-    assert run.told == beginning(azure) + (
-        "- azure_cli: az failed: Please run 'az login' to setup account.\n"
-        f"    {LOGIN}\n"
-        "- managed_identity: the metadata service of this machine answered 400: "
-        "Identity not found\n"
-        f"{end(azure, f'To do: {LOGIN}')}"
-    )
+    return {}
 
 
-def test_json_has_what_a_report_needs(azure: Azure) -> None:
-    document = json.loads(diagnose(azure, INDEX_URL, "--json").stdout)
-    assert document["accepted"] is False
-    assert (document["version"], document["python"]) == (module.__version__, sys.version)
-    assert document["steps"][0]["text"].startswith("keyring: ")
-    assert 0 < max(step["seconds"] for step in document["steps"]) < 60
+def machine(azure: Azure) -> Variables:
+    return {**nobody(azure), **managed_identity(azure)}
 
 
-@pytest.mark.parametrize("provider", ["azure_cli", "managed_identity"])
-def test_every_provider_is_tried_and_the_one_that_keyring_uses_is_named(
-    azure: Azure, provider: str
-) -> None:
-    azure.az_signed_in()
-    azure.identity = azure.application_token()
-    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_PROVIDER=provider)
-    assert run.status == 0
-    assert f"+ configuration: {provider}\n" in run.told
-    assert "+ azure_cli, session token: scope vso.packaging" in run.told
-    assert "+ managed_identity: signed in as 99999999-" in run.told
-    assert f"+ the feed: accepts the password of {provider}, which keyring uses\n" in run.told
-
-
-def test_a_chosen_provider_that_fails_is_not_helped_by_the_others(azure: Azure) -> None:
-    azure.az_signed_in()
-    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_PROVIDER="managed_identity")
-    assert run.status == 1
-    assert "+ azure_cli, session token" in run.told
-    assert "the feed: " not in run.told
-    assert run.told.endswith("\nSee above.\n")
-
-
-def test_a_remedy_goes_before_the_installation_of_az(azure: Azure) -> None:
-    words = "Multiple user assigned identities exist, please specify the clientId / resourceId"
-    azure.faults[IMDS] = [refusal(400, {"error_description": words})]
-    run = diagnose(azure, INDEX_URL)
-    assert run.status == 1
-    assert "- azure_cli: az is not on PATH\n    install the Azure CLI, or " in run.told
-    assert run.told.endswith("\nTo do: set AZURE_CLIENT_ID to the identity to use\n")
-
-
-def test_a_sign_in_goes_before_the_keyring_command(azure: Azure) -> None:
-    azure.command("keyring", sys.executable, "-c", "print('no backends')")
-    run = diagnose(azure, INDEX_URL)
-    assert run.status == 1
-    assert "\nTo do: install the Azure CLI, or " in run.told
-
-
-def test_a_provider_that_is_not_needed_may_fail(azure: Azure) -> None:
-    azure.az_not_signed_in()
-    azure.identity = azure.application_token()
-    run = diagnose(azure, INDEX_URL)
-    assert run.status == 0
-    assert (
-        "- azure_cli: az failed: Please run 'az login' to setup account.\n    az login" in run.told
-    )
-    assert run.told.endswith("\nNothing to do.\n")
-
-
-def test_a_token_made_elsewhere_is_enough_without_a_tenant(azure: Azure) -> None:
-    azure.passwords["pat"] = Issued("contoso", ["vso.packaging"])
+def no_tenant(azure: Azure) -> Variables:
     azure.challenge = {"WWW-Authenticate": "Basic", "X-VSS-ResourceTenant": ""}
-    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_TOKEN="pat")
-    assert run.status == 0
-    assert "+ the feed: accepts the password of token, which keyring uses\n" in run.told
-    assert run.told.endswith("\nNothing to do.\n")
+    return {}
 
 
-def test_an_upload_url_is_asked_for_its_index(azure: Azure) -> None:
-    azure.az_signed_in()
-    run = diagnose(azure, UPLOAD_URL)
-    assert run.status == 0
-    assert "+ azure_cli, session token: scope vso.packaging_write, " in run.told
-    assert "; whether it may upload was not tried\n" in run.told
-    assert azure.requests[-1].path.endswith("/pypi/simple/")
-
-
-def test_a_public_feed_is_accepted_without_credential(azure: Azure) -> None:
-    azure.public_feeds = {"private"}
-    run = diagnose(azure, INDEX_URL)
-    assert run.status == 0
-    assert run.told.endswith(f"+ discovery: nothing is needed\n{end(azure, 'Nothing to do.')}")
-
-
-def test_a_token_that_a_public_feed_refuses_is_told(azure: Azure) -> None:
-    azure.faults[FEED] = [refusal(200), refusal(401)]
-    run = diagnose(azure, INDEX_URL, ARTIFACTS_KEYRING_NOFUSS_TOKEN="expired")
-    assert run.status == 1
-    assert "- the feed: answered 401" in run.told
-    assert "\nTo do: let an administrator add this account, or" in run.told
-
-
-# --- How it ends
-
-
-def az_that_waits(azure: Azure) -> Path:
-    """Put an az on PATH that answers when this file exists."""
-    go = azure.folder / "go"
-    answer = azure.az_answer(azure.entra_token())
-    azure.az(f"while not os.path.exists({str(go)!r}): time.sleep(0.02)\nprint({answer!r})")
-    return go
-
-
-def start(azure: Azure, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*DIAGNOSIS, INDEX_URL],
-        env=azure.environment(),
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        **{"stdout": subprocess.PIPE, **options},
-    )
-
-
-def read_until_discovery(process: subprocess.Popen[str]) -> None:
-    assert process.stdout
-    assert any("  discovery: " in line for line in process.stdout)
-
-
-def test_each_step_is_told_as_soon_as_it_is_done(azure: Azure) -> None:
-    go = az_that_waits(azure)
-    with start(azure) as process:
-        read_until_discovery(process)
-        go.touch()
-        output, _ = process.communicate(timeout=30)
-    assert output.endswith("Nothing to do.\n")
-
-
-def test_a_pipe_that_is_closed_ends_it(azure: Azure) -> None:
-    """As with `| head`."""
-    go = az_that_waits(azure)
-    with start(azure) as process:
-        read_until_discovery(process)
-        assert process.stdout
-        assert process.stderr
-        process.stdout.close()
-        go.touch()
-        assert re.fullmatch("stdout: .+\n", process.stderr.read())
-    assert process.returncode == 1
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
-def test_a_disk_that_is_full_ends_it(azure: Azure) -> None:
-    with open("/dev/full", "w") as full, start(azure, stdout=full) as process:
-        assert process.communicate(timeout=60)[1] == "stdout: No space left on device\n"
-    assert process.returncode == 1
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to start without stdout")
-@pytest.mark.parametrize("signed_in", [True, False])
-def test_the_exit_status_counts_without_stdout(azure: Azure, signed_in: bool) -> None:
-    """As with `>&-`."""
-    if signed_in:
-        azure.az_signed_in()
-    with start(azure, stdout=None, preexec_fn=lambda: os.close(1)) as process:
-        assert process.communicate(timeout=60)[1] == ""
-    assert process.returncode == (0 if signed_in else 1)
-
-
-def allow_interrupts() -> None:
-    """Undo what a shell does to a program in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows sends interrupts to whole consoles")
-def test_an_interrupt_ends_it_in_a_line(azure: Azure) -> None:
-    az_that_waits(azure)
-    with start(azure, preexec_fn=allow_interrupts) as process:
-        read_until_discovery(process)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10)[1] == "interrupted\n"
-    assert process.returncode == 1
+def stranger(azure: Azure) -> Variables:
+    return {TOKEN: "of-another-organization"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--nonsense"], [INDEX_URL, INDEX_URL], ["https://pypi.org/simple/"]]
-)
-def test_unusable_arguments_are_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["", *arguments])
-    with pytest.raises(SystemExit) as end:
-        module.main()
-    assert end.value.code == 2
-    assert "usage: python -m artifacts_keyring_nofuss" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("option", "words"), [("--help", "--json"), ("--version", f"{module.__version__}\n")]
-)
-def test_help_and_version_are_given(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, words: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["", option])
-    with pytest.raises(SystemExit) as end:
-        module.main()
-    assert end.value.code == 0
-    assert words in capsys.readouterr().out
-
-
-def test_a_terminal_in_ascii_is_no_obstacle(azure: Azure) -> None:
-    azure.az_fails("ERROR: gesch\u00fctzt")
-    run = diagnose(azure, INDEX_URL, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
-    assert run.stderr == ""
-    assert "azure_cli: az failed: gesch\\xfctzt" in run.told
-
-
-# --- The steps around the sign-in
-
-
-@pytest.mark.parametrize(
-    ("priority", "words"),
+    ("name", "arrange", "url", "status"),
     [
-        (20, "keyring does not ask this backend but other.First"),
-        (9.95, "asks this backend after other.First"),
-        (5, "asks this backend first"),
+        ("person", user, INDEX_URL, 0),
+        ("machine", machine, UPLOAD_URL, 0),
+        ("nobody", nobody, INDEX_URL, 1),
+        ("no-tenant", no_tenant, INDEX_URL, 1),
+        ("stranger", stranger, INDEX_URL, 1),
     ],
 )
-def test_another_backend_before_this_one_is_told(
-    azure: Azure, python: Python, priority: float, words: str
+def test_a_run_tells_every_step_and_what_to_do(
+    azure: Azure,
+    diagnose: Diagnose,
+    golden: Golden,
+    name: str,
+    arrange: Callable[[Azure], Variables],
+    url: str,
+    status: int,
 ) -> None:
-    """Above the chainer's priority of 10, a backend is the only one that keyring asks."""
-    (azure.home / "other.py").write_text(
+    run = diagnose(url, **arrange(azure))
+    golden(f"diagnosis-{name}", run.said)
+    assert run.status == status
+
+
+def test_a_warning_has_the_reason_of_each_provider_and_one_remedy(
+    azure: Azure, ask: Ask, golden: Golden
+) -> None:
+    golden("warning", ask(**stranger(azure), **nobody(azure)).warnings)
+
+
+def test_a_warning_of_the_feed_has_its_own_words(
+    azure: Azure, ask: Ask, golden: Golden
+) -> None:
+    words = "VS800075: The project with id 'vstfs:///x' does not exist."
+    azure.faults[FEED] = [refuses(404, words)]
+    golden("warning-feed", ask().warnings)
+
+
+def test_the_feeds_refusal_of_the_password_is_not_good(
+    azure: Azure, diagnose: Diagnose
+) -> None:
+    azure.has_role = False
+    run = diagnose(INDEX_URL, **user(azure))
+    assert run.status == 1
+    assert "ReadPackages" in run.said.partition("\n\n")[2]
+
+
+# --- What keyring and its clients do
+
+
+@pytest.mark.parametrize(
+    ("name", "priority", "told", "status"),
+    [
+        ("other", 20, "does not ask this backend but other.First", 1),
+        ("other", 9.99, "it asks other.First", 0),
+        ("artifacts_keyring", 9.9, "serves feeds, too: uninstall its package", 0),
+    ],
+)
+def test_another_backend_is_told(
+    azure: Azure,
+    diagnose: Diagnose,
+    name: str,
+    priority: float,
+    told: str,
+    status: int,
+) -> None:
+    """Above the chainer's priority of 10, a backend is the only one that is asked."""
+    (azure.home / f"{name}.py").write_text(
         "from keyring.backend import KeyringBackend\n"
         f"class First(KeyringBackend):\n    priority = {priority}\n"
         "    def get_password(self, service, username): return None\n"
@@ -345,254 +119,140 @@ def test_another_backend_before_this_one_is_told(
     )
     metadata = azure.home / "other-1.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[keyring.backends]\nother = other\n")
-    script = "module.take(lambda step: show(str(step)), 'keyring', module.keyring_order)"
-    assert words in python(script, PYTHONPATH=str(azure.home)).value
-
-
-@pytest.fixture
-def two_keyrings(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Put two folders on PATH, the first with a keyring command that lists another backend.
-
-    The second one has the right command.
-    """
-    right = azure.folder / "right"
-    shutil.copytree(azure.bin, right)
-    azure.command("keyring", sys.executable, "-c", "print('keyring.backends.fail.Keyring')")
-    monkeypatch.setenv("PATH", os.pathsep.join(map(str, (azure.bin, right))))
-    return azure.bin, right
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1")
+    (metadata / "entry_points.txt").write_text(f"[keyring.backends]\nx = {name}\n")
+    run = diagnose(INDEX_URL, PYTHONPATH=str(azure.home), **token(azure))
+    assert told in run.said
+    assert run.status == status
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("backend", "told"),
     [
-        "Lib/site-packages/keyring-25.7.0.dist-info",
-        "lib/python3.13/site-packages/keyring-25.7.0.dist-info",
-        "lib/python3/dist-packages/keyring-25.7.0.egg-info",
+        ("keyring.backends.null.Keyring", "does not ask this backend but keyring.bac"),
+        ("no\x1b[1mwhere.Keyring", "does not start: ModuleNotFoundError: No module"),
     ],
 )
-def test_the_wrong_keyring_command_is_told_with_its_version_and_the_right_one(
-    azure: Azure, two_keyrings: tuple[Path, Path], place: str
+def test_a_keyring_that_does_not_ask_this_backend_is_told(
+    azure: Azure, diagnose: Diagnose, backend: str, told: str
 ) -> None:
-    wrong, right = two_keyrings
-    (azure.folder / place).mkdir(parents=True)
-    with pytest.raises(module.SignInError) as told:
-        module.keyring_command()
-    name = f"{wrong / KEYRING} (keyring-25.7.0)"
-    assert str(told.value) == f"{name} does not list this backend; {right / KEYRING} does"
-    assert told.value.remedy == "put the other one's folder first on PATH"
-
-
-def test_the_wrong_keyring_command_alone_is_told_with_what_to_install(
-    two_keyrings: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wrong, _ = two_keyrings
-    monkeypatch.setenv("PATH", str(wrong))
-    with pytest.raises(module.SignInError, match="does not list this backend") as told:
-        module.keyring_command()
-    assert "uv tool install keyring --with" in told.value.remedy
-
-
-def test_a_keyring_command_that_hangs_is_given_up(
-    azure: Azure, two_keyrings: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    azure.command("keyring", sys.executable, "-c", "import time; time.sleep(60)")
-    monkeypatch.setenv("PATH", str(azure.bin))
-    monkeypatch.setattr(module, "COMMAND_LIMIT", 0.3)
-    started = time.monotonic()
-    with pytest.raises(module.SignInError, match="does not list this backend"):
-        module.keyring_command()
-    assert time.monotonic() - started < 10
-
-
-def test_no_keyring_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert module.keyring_command() == "none on PATH; uv, and pip by subprocess, need one"
-
-
-def test_a_wrong_keyring_command_is_mended_even_if_the_feed_accepts(azure: Azure) -> None:
-    azure.az_signed_in()
-    azure.command("keyring", sys.executable, "-c", "print('no backends')")
-    run = diagnose(azure, INDEX_URL)
-    assert run.status == 0
-    assert "\nTo do: uv tool install keyring --with" in run.told
-
-
-def contoso() -> module.Feed:
-    feed = module.parse_feed(INDEX_URL)
-    assert feed
-    return feed
-
-
-@pytest.fixture
-def here(azure: Azure) -> Iterator[Azure]:
-    """The Azure, which this very process sees."""
-    with patch.dict(os.environ, azure.environment(), clear=True):
-        yield azure
+    run = diagnose(INDEX_URL, PYTHON_KEYRING_BACKEND=backend, **token(azure))
+    assert f"\n\nkeyring {told}" in run.said
+    assert "PYTHON_KEYRING_BACKEND" in run.said.partition("\nTo do:\n")[2]
+    assert "\x1b" not in run.said
+    assert "+ sign-in: " in run.said
+    assert run.status == 1
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variable", "value", "is_off"),
     [
-        ({"HTTPS_PROXY": "http://me:p4ss@word@proxy.example:8080"}, "proxy proxy.example:8080, "),
-        ({"NO_PROXY": "*"}, "proxy none, "),
-        ({"SSL_CERT_FILE": ""}, "certificates of the system"),
+        ("PIP_NO_INPUT", "1", True),
+        ("PIP_KEYRING_PROVIDER", "disabled", True),
+        ("UV_KEYRING_PROVIDER", "disabled", True),
+        ("UV_KEYRING_PROVIDER", "subprocess", False),
     ],
 )
-def test_the_network_is_told_without_the_proxys_password(
-    here: Azure, variables: dict[str, str], words: str
+def test_what_keeps_clients_from_asking_keyring_is_told(
+    azure: Azure, diagnose: Diagnose, variable: str, value: str, is_off: bool
 ) -> None:
-    os.environ.update(variables)
-    told = module.network(contoso())
-    assert words in told
-    assert "p4ss" not in told
+    run = diagnose(INDEX_URL, **token(azure), **{variable: value})
+    assert (f"- clients: {variable}" in run.said) is is_off
 
 
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"])
-def test_certificates_that_do_not_exist_are_told(here: Azure, variable: str) -> None:
-    os.environ.update({"SSL_CERT_FILE": "", variable: os.path.abspath("/no/such/file")})
-    with pytest.raises(module.SignInError, match=f"{variable} cannot be used: (?i:no such file)"):
-        module.network(contoso())
+@pytest.mark.parametrize(("user", "is_used"), [("me:0ld@", True), ("me@", False)])
+def test_a_password_in_the_url_is_told_and_not_shown(
+    azure: Azure, diagnose: Diagnose, user: str, is_used: bool
+) -> None:
+    run = diagnose(INDEX_URL.replace("//", f"//{user}"), **token(azure))
+    assert ("- clients: they use the password in this URL" in run.said) is is_used
+    assert "0ld" not in run.said
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"),
+    ("says", "told"),
     [
-        (302, "ask your administrator: a policy forbids this sign-in"),
-        (401, "let an administrator add this account, or renew the token"),
-        (403, "ask the feed's owner for a role: Reader to install, Contributor to upload"),
-        (404, "check the organization and the feed in the URL"),
-        (500, "try again later"),
+        (
+            "print('keyring.backends.fail.Keyring')",
+            'uv tool install keyring --with "art',
+        ),
+        ("import time; time.sleep(60)", 'uv tool install keyring --with "artifacts-ke'),
+        ("", "keyring command: none on PATH"),
     ],
 )
-def test_a_feed_that_refuses_the_password_is_told_with_what_to_do(
-    here: Azure, monkeypatch: pytest.MonkeyPatch, status: int, remedy: str
+def test_a_keyring_command_that_does_not_serve_uv_is_told(
+    azure: Azure, says: str, told: str
 ) -> None:
-    def echo(handler: Handler) -> None:
-        handler.answer(status, {"message": handler.headers["Authorization"] + " a-pat"})
-
-    here.faults[FEED] = [echo] * 3
-    monkeypatch.setattr(module, "RETRY_PAUSES", (0.01, 0.02))
-    password = module.Token("a-pat", module.PASSWORD, "")
-    with pytest.raises(module.SignInError) as told:
-        module.ask_feed(contoso(), "token", password, module.now() + 10)
-    assert str(told.value) == f"answered {status}: Basic [removed] [removed]"
-    assert told.value.remedy.startswith(remedy)
-    assert here.requests[-1].headers["x-tfs-fedauthredirect"] == "Suppress"
+    """For those who use pip, nothing is wrong."""
+    azure.command("keyring", sys.executable, "-c", says)
+    path = {} if says else {"PATH": str(azure.home)}
+    line = command("diagnosis.py", INDEX_URL)
+    dials = {"DIALS": '{"COMMAND_LIMIT": 0.5}'}
+    run = azure.run(*line, **dials, **token(azure), **path)
+    assert told in run.stdout
+    assert run.returncode == 0
 
 
-# --- Vendored copies
+# --- How it is run, and how it ends
 
 
-@pytest.fixture
-def copy(azure: Azure) -> Path:
-    path = azure.home / "vendored_copy.py"
-    path.write_bytes(Path(module.__file__).read_bytes())
-    return path
+@pytest.mark.parametrize("arguments", [[], ["https://pypi.org/simple/"], ["--help"]])
+def test_its_usage_is_told(diagnose: Diagnose, arguments: list[str]) -> None:
+    run = diagnose(*arguments)
+    assert "usage: python -m artifacts_keyring_nofuss" in run.said
+    assert run.status == 2 or arguments == ["--help"]
 
 
-@pytest.mark.parametrize("by_path", [True, False])
-def test_a_vendored_copy_diagnoses_itself(azure: Azure, copy: Path, by_path: bool) -> None:
-    azure.az_signed_in()
-    backend = "vendored_copy.ArtifactsKeyringBackend"
-    azure.command("keyring", sys.executable, "-c", f"print('tool.{backend}')")
-    run = diagnose(
-        azure,
-        INDEX_URL,
-        program=[sys.executable, *([str(copy)] if by_path else ["-m", "vendored_copy"])],
-        PYTHONPATH=str(azure.home),
-        PYTHON_KEYRING_BACKEND=backend,
+def test_a_terminal_in_ascii_is_no_obstacle(azure: Azure, diagnose: Diagnose) -> None:
+    azure.az_fails("ERROR: gesch\u00fctzt")
+    run = diagnose(INDEX_URL, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert "azure_cli: az failed: gesch" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_copied_module_calls_itself_by_its_whole_name(azure: Azure) -> None:
+    folder = azure.home / "tool"
+    folder.mkdir()
+    shutil.copy(module.__file__, folder / "copy.py")
+    name = "tool.copy"
+    ours = {**token(azure), "PYTHON_KEYRING_BACKEND": f"{name}.ArtifactsKeyringBackend"}
+    run = azure.run(sys.executable, "-m", name, INDEX_URL, **ours)
+    assert f"it asks {name}.ArtifactsKeyringBackend" in run.stdout
+    assert run.returncode == 0
+    bad = azure.run(
+        sys.executable, "-m", "keyring", "get", INDEX_URL, "me", **{**ours, TOKEN: ""}
     )
-    assert (run.status, run.stderr) == (0, "")
-    assert "asks this backend first" in run.told
-    assert run.told.endswith("\nNothing to do.\n")
+    assert f"every step: python -m {name} {INDEX_URL}\n" in bad.stderr
 
 
-def test_a_vendored_copy_diagnoses_itself_without_keyring(azure: Azure, copy: Path) -> None:
-    azure.az_signed_in()
-    run = diagnose(azure, INDEX_URL, program=[sys.executable, "-S", str(copy)])
-    assert run.status == 0
-    assert "- keyring: keyring does not start: ModuleNotFoundError" in run.told
-    assert "+ the feed: accepts the password of azure_cli" in run.told
+def test_a_copied_module_diagnoses_itself_without_keyring(azure: Azure) -> None:
+    path = {"PYTHONPATH": str(Path(module.__file__).parent)}
+    line = sys.executable, "-S", "-m", "artifacts_keyring_nofuss", INDEX_URL
+    run = azure.run(*line, **token(azure), **path)
+    assert "- keyring: keyring does not start: ModuleNotFoundError" in run.stdout
+    assert "+ sign-in: " in run.stdout
+    assert run.returncode == 1
 
 
-# --- The README's table of messages
-
-
-class Case(NamedTuple):
-    """How a message comes about; what arranges it may return variables."""
-
-    arrange: Callable[[Azure], Mapping[str, str] | None]
-    dials: Dials | None = None
-
-
-def environment(**variables: str) -> Case:
-    return Case(lambda azure: variables)
-
-
-def challenge(headers: dict[str, str | list[str]]) -> Case:
-    return Case(lambda azure: azure.challenge.update(headers))
-
-
-def fault(kind: str, *answers: Callable[[Handler], None], dials: Dials | None = None) -> Case:
-    def arrange(azure: Azure) -> None:
-        azure.az_signed_in()
-        azure.faults[kind] = [*answers]
-
-    return Case(arrange, dials)
-
-
-def refusal(status: int, content: object = "<html>") -> Callable[[Handler], None]:
-    return lambda handler: handler.answer(status, content)
-
-
-def silence(handler: Handler) -> None:
-    handler.connection.recv(1)
-
-
-def another_certificate_authority(azure: Azure) -> None:
-    trustme.CA().cert_pem.write_to_path(str(azure.ca_file))
-
-
-def another_tenant(azure: Azure) -> None:
-    azure.az_signed_in(azure.entra_token(tid="22222222-2222-2222-2222-222222222222"))
-
-
-def another_secret(azure: Azure) -> Mapping[str, str]:
-    return {**azure.client_secret(), "AZURE_CLIENT_SECRET": "of-another-application"}
-
-
-CASES = {
-    "keyring does not ask this backend but …": environment(
-        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring"
-    ),
-    "…: certificate not trusted: …": Case(another_certificate_authority),
-    "the proxy is not an http URL": environment(HTTPS_PROXY="http://x:y"),
-    "…: no complete answer in time": fault(FEED, *[silence] * 3, dials={"ATTEMPT_LIMIT": 0.3}),
-    "… is not trusted: …": challenge({"X-VSS-AuthorizationEndpoint": "https://evil.example"}),
-    "Entra answered …: AADSTS…": Case(another_secret),
-    "the token is of tenant …, the feed of …": Case(another_tenant),
-    "Azure DevOps answered 401: TF401444…": fault(
-        AUTHORITY, refusal(401, {"message": "TF401444: Please sign-in at least once"})
-    ),
-    "Azure DevOps answered …": fault(AUTHORITY, refusal(302)),
-}
-LOGGED_ALONE = {"please report this: …"}
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TROUBLESHOOTING = README.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
-ROWS = {*re.findall(r"^\| `([^`]+)` \|", TROUBLESHOOTING, re.MULTILINE)}
-
-
-def test_the_table_has_these_messages() -> None:
-    assert CASES.keys() | LOGGED_ALONE == ROWS
-
-
-@pytest.mark.parametrize(("row", "case"), CASES.items(), ids=CASES)
-def test_each_message_comes_about(azure: Azure, row: str, case: Case) -> None:
-    variables = case.arrange(azure) or {}
-    main = command("import sys; sys.exit(module.main())", case.dials)
-    run = diagnose(azure, INDEX_URL, program=main, **variables)
-    message = ".*".join(map(re.escape, row.split("…")))  # an ellipsis stands for any text
-    assert re.search(f"^- [^:]+: {message}", run.told, re.MULTILINE), run.told
-    assert run.stderr == ""
+@posix
+def test_a_long_wait_is_told_before_and_an_interrupt_ends_it(azure: Azure) -> None:
+    with Lifelines() as lifelines:
+        azure.az(lifelines.hang)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "artifacts_keyring_nofuss", INDEX_URL],
+            env=azure.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            # Undo what a shell does to a program in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert process.stdout
+        for line in process.stdout:
+            if "~ running az, up to 60 s" in line:
+                break
+        connections = [lifelines.accept(), lifelines.accept()]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10)[1] == "interrupted\n"
+        assert process.returncode == 1
+        assert all(map(ended, connections))

@@ -1,0 +1,7 @@
+"""The diagnosis, with dials."""
+
+import sys
+
+from prelude import module
+
+sys.exit(module.main())
