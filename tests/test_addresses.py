@@ -261,6 +261,13 @@ def test_a_feed_is_one_for_all_parsers(url: str) -> None:
         assert parse_feed(feed.url) == feed
 
 
+def test_a_feed_is_asked_by_its_normal_url() -> None:
+    service = "HTTPS://me:secret@PKGS.Dev.Azure.COM:443/Contoso/a b/ü{}?a=b/c@d#e"
+    normal = "https://pkgs.dev.azure.com/Contoso/a%20b/%C3%BC"
+    for path, usual in [("", "/"), ("/x-1.0.whl", "/x-1.0.whl")]:
+        assert getattr(parse_feed(service.format(path)), "url", "") == normal + usual
+
+
 def test_only_the_upload_endpoint_may_write() -> None:
     writes = {
         "_packaging/feed/pypi/upload",

@@ -154,6 +154,7 @@ def test_threads_share_a_failure_too(
     assert done.value == [None] * 16
     assert done.stderr.count("no credentials for") == 1
     assert len(azure.az_runs) == runs
+    assert len(azure.asked(FEED)) <= len({*urls})
 
 
 def test_nobody_waits_for_another_feed_that_is_slow(
