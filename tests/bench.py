@@ -1,7 +1,8 @@
 """Measure this project beside its published peers, against the simulated Azure.
 
-`python tests/bench.py FOLDER` makes an environment for each contender in the folder, from the
-package registry, gives all of them the same jobs, one process per job, and prints Markdown.
+`python tests/bench.py FOLDER` makes an environment for each contender in the folder,
+from the package registry, gives all of them the same jobs, one process per job, and
+prints Markdown.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from typing import NamedTuple
 
 from simulated_azure import CLIENT_ID, INDEX_URL, UPLOAD_URL, Azure
 
-BARE, PEER, OFFICIAL, OWN = "bare keyring", "peer 1.3.3", "official 1.0.0", "this project"
+BARE, PEER, OFFICIAL, OWN = (
+    "bare keyring",
+    "peer 1.3.3",
+    "official 1.0.0",
+    "this project",
+)
 CONTENDERS = {
     BARE: "keyring",
     PEER: "artifacts-keyring-nofuss==1.3.3",
@@ -37,7 +43,10 @@ ENDPOINT = {"endpointCredentials": [{"endpoint": INDEX_URL, "clientId": CLIENT_I
 NOBODY: dict[str, dict[str, str]] = {name: {} for name in CONTENDERS}
 USER = {PEER: {PROVIDER: "azure_cli"}, OWN: {PROVIDER: "azure_cli"}}
 MACHINE = {
-    PEER: {PROVIDER: "azure_identity", "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential"},
+    PEER: {
+        PROVIDER: "azure_identity",
+        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+    },
     OFFICIAL: {"ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS": json.dumps(ENDPOINT)},
     OWN: {PROVIDER: "managed_identity"},
 }
@@ -52,9 +61,9 @@ FEEDS_IN_THREADS = """
 import keyring, sys
 from concurrent.futures import ThreadPoolExecutor
 keyring.get_keyring()  # which is not safe to call from several threads
+ask = lambda feed: keyring.get_credential(feed, None).password
 with ThreadPoolExecutor(int(sys.argv[1])) as pool:
-    for credential in pool.map(lambda feed: keyring.get_credential(feed, None), sys.argv[2:]):
-        print(credential.password)
+    print(*pool.map(ask, sys.argv[2:]))
 """
 FEEDS = [INDEX_URL.replace("private", f"feed-{number}") for number in range(16)]
 
@@ -72,7 +81,12 @@ JOBS = [
     Job("`keyring get`, not a feed", [*GET, "https://pypi.org/simple/"], NOBODY, 0),
     Job("`keyring get`, user signed in to az", [*GET, INDEX_URL], USER, 1),
     Job("`keyring get`, managed identity", [*GET, INDEX_URL], MACHINE, 1),
-    Job("credential, then password", ["-c", CREDENTIAL_THEN_PASSWORD, UPLOAD_URL], USER, 2),
+    Job(
+        "credential, then password",
+        ["-c", CREDENTIAL_THEN_PASSWORD, UPLOAD_URL],
+        USER,
+        2,
+    ),
     Job("five feeds", ["-c", FEEDS_IN_THREADS, "1", *FEEDS[:5]], USER, 5),
     Job("16 threads, 16 feeds", ["-c", FEEDS_IN_THREADS, "16", *FEEDS], USER, 16),
 ]
@@ -81,9 +95,13 @@ JOBS = [
 def install(name: str, folder: Path) -> str:
     """Make a contender's environment in a folder; return its Python."""
     environment = folder / name.replace(" ", "-")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(environment)], check=True
+    )
     python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", CONTENDERS[name]], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", CONTENDERS[name]], check=True
+    )
     return python
 
 
@@ -93,7 +111,9 @@ def furnish(azure: Azure) -> None:
     azure.identity = azure.application_token(idtyp="app")
     token = azure.entra_token()
     answers = [azure.az_answer(token), json.dumps(token)]
-    azure.az(f"print({answers!r}['--query' in sys.argv])")  # the peer asks for the token alone
+    azure.az(
+        f"print({answers!r}['--query' in sys.argv])"
+    )  # the peer asks for the token alone
     certificates = ssl.create_default_context().get_ca_certs(binary_form=True)
     with azure.ca_file.open("a") as bundle:
         bundle.writelines(map(ssl.DER_cert_to_PEM_cert, certificates))
@@ -104,8 +124,10 @@ class Run(NamedTuple):
     costs: str
 
 
-def measure(azure: Azure, pythons: dict[str, str], rounds: int) -> dict[tuple[str, str], list[Run]]:
-    """Do each job in each round, by one contender right after the other, in random order."""
+def measure(
+    azure: Azure, pythons: dict[str, str], rounds: int
+) -> dict[tuple[str, str], list[Run]]:
+    """Do each job in each round, by one contender right after the other."""
     runs = defaultdict(list)
     for _ in range(rounds):
         for job in random.sample(JOBS, len(JOBS)):
@@ -118,15 +140,22 @@ def measure(azure: Azure, pythons: dict[str, str], rounds: int) -> dict[tuple[st
 def run(azure: Azure, python: str, job: Job, settings: dict[str, str]) -> Run:
     """Do a job once. Raises SystemExit if it does not give its passwords."""
     environment = azure.environment(REQUESTS_CA_BUNDLE=str(azure.ca_file), **settings)
-    command, folder = [python, *job.arguments], azure.home  # Python imports from its folder
+    command, folder = (
+        [python, *job.arguments],
+        azure.home,
+    )  # Python imports from its folder
     before, started = costs(azure), time.perf_counter()
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True
+    )
     seconds = time.perf_counter() - started
     issued = azure.session_tokens.keys() | azure.bearers.keys()
     passwords = sum(word in issued for word in done.stdout.split())
     if passwords != job.passwords or "Traceback" in done.stderr:
         raise SystemExit(f"{python} failed at {job.name}:\n{done.stderr}")
-    return Run(seconds, ", ".join(str(now - then) for now, then in zip(costs(azure), before)))
+    return Run(
+        seconds, ", ".join(str(now - then) for now, then in zip(costs(azure), before))
+    )
 
 
 def costs(azure: Azure) -> tuple[int, int, int]:
@@ -135,7 +164,12 @@ def costs(azure: Azure) -> tuple[int, int, int]:
 
 def instructions(azure: Azure, python: str) -> int:
     """Count the instructions of the first job, which a busy machine does not change."""
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", python]
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        f"--callgrind-out-file={os.devnull}",
+        python,
+    ]
     environment = azure.environment(PATH=os.environ["PATH"], PYTHONHASHSEED="0")
     command += JOBS[0].arguments
     done = subprocess.run(command, env=environment, cwd=azure.home, capture_output=True)
@@ -143,21 +177,32 @@ def instructions(azure: Azure, python: str) -> int:
 
 
 def installed(python: str) -> tuple[int, int]:
-    """Return the KB of an environment, without what Python compiled, and its packages."""
+    """Return the KB of an environment, without compiled files, and its packages."""
     site = next(Path(python).parents[1].rglob("site-packages"))
-    files = [path for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    return sum(path.stat().st_size for path in files) // 1000, len([*site.glob("*.dist-info")])
+    files = [
+        path for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    ]
+    return sum(path.stat().st_size for path in files) // 1000, len(
+        [*site.glob("*.dist-info")]
+    )
 
 
 def show_time(runs: list[Run], own: list[Run]) -> str:
-    """Return the median, and that of the ratios of runs side by side: a busy spell slows both."""
+    """Return the median, and that of the ratios of runs side by side.
+
+    A busy spell slows both.
+    """
     shown = f"{median(run.seconds for run in runs) * 1000:.0f}"
     ratio = median(ours.seconds / theirs.seconds for ours, theirs in zip(own, runs))
     return shown if runs is own else f"{shown} ({ratio:.2f})"
 
 
 def print_table(heading: str, rows: list[list[str]]) -> None:
-    for cells in ([heading, *CONTENDERS], ["---", *("---:" for _ in CONTENDERS)], *rows):
+    for cells in (
+        [heading, *CONTENDERS],
+        ["---", *("---:" for _ in CONTENDERS)],
+        *rows,
+    ):
         print(f"| {' | '.join(cells)} |")
     print()
 
@@ -168,17 +213,28 @@ def report(runs: dict[tuple[str, str], list[Run]], pythons: dict[str, str]) -> N
     for job in JOBS:
         found = [runs[job.name, name] for name in CONTENDERS]
         own = runs[job.name, OWN]
-        times.append([job.name, *(show_time(each, own) if each else "" for each in found)])
-        spent.append([job.name, *(" or ".join(sorted({r.costs for r in each})) for each in found)])
+        times.append(
+            [job.name, *(show_time(each, own) if each else "" for each in found)]
+        )
+        spent.append(
+            [
+                job.name,
+                *(" or ".join(sorted({r.costs for r in each})) for each in found),
+            ]
+        )
     sizes = zip(("KB", "packages"), zip(*map(installed, pythons.values())))
-    added = [[unit, *(f"{size - known[0]:,}" for size in known)] for unit, known in sizes]
+    added = [
+        [unit, *(f"{size - known[0]:,}" for size in known)] for unit, known in sizes
+    ]
     print_table("median in ms (ratio of this project to it)", times)
     print_table("requests, TLS handshakes, az runs", spent)
     print_table("installed beyond keyring", added)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure this project beside its peers.")
+    parser = argparse.ArgumentParser(
+        description="Measure this project beside its peers."
+    )
     parser.add_argument("folder", type=Path, help="where to make the environments")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
@@ -188,9 +244,13 @@ def main() -> None:
         report(measure(azure, pythons, options.rounds), pythons)
         if shutil.which("valgrind"):
             own, bare = (instructions(azure, pythons[name]) for name in (OWN, BARE))
-            print(f"{JOBS[0].name}: {own / bare:.3f} of the instructions of {BARE} (valgrind).")
-    system = f"{os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}"
-    print(f"{options.rounds} rounds on {system}; az is simulated and takes some 20 ms.")
+            print(
+                f"{JOBS[0].name}: {own / bare:.3f} of {BARE}'s instructions (valgrind)"
+            )
+    print(
+        f"{os.cpu_count()} CPUs, {platform.platform()}, {platform.python_version()},"
+        f" {options.rounds} rounds; az is simulated and takes some 20 ms."
+    )
 
 
 if __name__ == "__main__":
