@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Ask, command
-from simulated_azure import AUTHORITY, INDEX_URL, TENANT, Azure, jwt
+from simulated_azure import INDEX_URL, Azure, jwt
 
 OTHER = "aaaaaaaa-2222-3333-4444-555555555555"
-PAGE = f"Bearer authorization_uri=https://login.windows.net/{OTHER.upper()}"
-OF_OTHER = {"WWW-Authenticate": PAGE}  # the challenge of a feed of that tenant
 
 
 # --- How az is run
@@ -24,7 +22,8 @@ OF_OTHER = {"WWW-Authenticate": PAGE}  # the challenge of a feed of that tenant
 
 def test_az_is_asked_for_a_token_of_the_feeds_tenant(azure: Azure, ask: Ask) -> None:
     """In lower case, which az wants of it for the account of a managed identity."""
-    azure.challenge = {**OF_OTHER}
+    page = f"https://login.windows.net/{OTHER.upper()}"
+    azure.challenge = {"WWW-Authenticate": f"Bearer authorization_uri={page}"}
     azure.az_not_signed_in()
     ask()
     options = f"--resource 499b84ac-1321-427f-aa17-267ca6975798 --tenant {OTHER}"
@@ -177,24 +176,10 @@ def test_az_may_say_more_than_its_answer(azure: Azure, ask: Ask) -> None:
     assert ask().value
 
 
-# --- Whose token it is
-
-
-@pytest.mark.parametrize("tid", [TENANT, OTHER.upper(), "contoso.com", None, 5])
-def test_only_what_is_of_another_tenant_is_not_sent(
-    azure: Azure, ask: Ask, tid: object
-) -> None:
-    azure.challenge = {**OF_OTHER}
-    azure.az_signed_in(azure.entra_token(tid=tid))
-    reason = f"azure_cli: the token is of tenant {TENANT}, the feed of {OTHER}\n"
-    assert (reason in ask().log) is (tid == TENANT)
-    assert bool(azure.asked(AUTHORITY)) is (tid != TENANT)
-
-
 def test_the_account_is_named_in_one_line(azure: Azure, ask: Ask) -> None:
-    claims = {"upn": "a\r\n\x1b[31mb", "unique_name": "c", "preferred_username": "d"}
-    claims |= {"appid": "e", "oid": "f"}
-    for name in ("a [31mb", "c", "d", "e", "f", "an unknown account"):
+    for claims in (
+        {"unique_name": "me\r\n\x1b[31m", "appid": "x"},
+        {"appid": "me [31m"},
+    ):
         azure.az_signed_in(jwt(claims))
-        assert f"+ azure_cli: a token of {name}\n" in ask().log
-        claims.pop(next(iter(claims), ""), "")
+        assert "+ azure_cli: a token of me [31m\n" in ask().log

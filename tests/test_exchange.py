@@ -57,8 +57,7 @@ def test_a_scope_that_is_none_is_told_before_a_token_is_sent(
 ) -> None:
     azure.az_signed_in()
     variables = {SCOPE: "vso.code"}
-    reason = f"azure_cli: {SCOPE} is vso.code, which is no scope of a session token\n"
-    assert reason in ask(**variables).failure
+    assert f"azure_cli: {SCOPE} is vso.code, " in ask(**variables).failure
     assert ask(**variables, **managed_identity(azure)).password == azure.identity
     assert wishes(azure) == []
 
@@ -122,8 +121,7 @@ def test_what_cannot_be_read_and_is_refused_is_tried(
     azure.faults[AUTHORITY] = [status(code)] * 2
     assert ask().password == token
     azure.is_member = False
-    reason = "azure_cli: a token of an unknown account: the feed answered 401: "
-    assert reason in ask().warnings
+    assert ": the feed answered 401: " in ask().failure
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

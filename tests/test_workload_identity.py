@@ -15,16 +15,14 @@ from simulated_azure import (
     ENTRA,
     FEED,
     GITHUB,
-    GITHUB_SUBJECT,
     IMDS,
     TENANT,
     Azure,
-    Federated,
 )
 from simulated_faults import echo
 
 CLIENT, SECRET = "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"
-FILE, AUDIENCE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_FEDERATED_TOKEN_AUDIENCE"
+FILE = "AZURE_FEDERATED_TOKEN_FILE"
 URL, REQUEST = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 FLOWS = [Azure.pod, Azure.github_job, Azure.client_secret]
 
@@ -68,17 +66,12 @@ def test_each_sign_in_has_a_fresh_assertion(azure: Azure, ask: Ask) -> None:
     assert len(assertions) == 4
 
 
-def test_audience_and_secret_are_sent_as_they_are(azure: Azure, ask: Ask) -> None:
-    client = azure.clients[CLIENT_ID]
-    job = azure.github_job() | {AUDIENCE: "api://a&b"}
-    issuer, *_ = client.federated.pop()
-    client.federated.append(Federated(issuer, GITHUB_SUBJECT, "api://a&b"))
-    assert ask(**job).value
-    secret = azure.client_secret() | {SECRET: "a&b=c+d%41 \u00e9\n"}
-    client.secret = "a&b=c+d%41 \u00e9"
-    assert ask(**secret).value
-    ask(**job | {URL: f"https://{GITHUB}/x"})
-    assert azure.asked(GITHUB)[1:] == ["GET /x?audience=api%3A%2F%2Fa%26b"]
+def test_a_secret_and_a_url_are_sent_as_they_are(azure: Azure, ask: Ask) -> None:
+    variables = azure.client_secret() | {SECRET: "a&b=c+d%41 \u00e9\n"}
+    azure.clients[CLIENT_ID].secret = "a&b=c+d%41 \u00e9"
+    assert ask(**variables).value
+    ask(**azure.github_job() | {URL: f"https://{GITHUB}/x"})
+    assert azure.asked(GITHUB) == ["GET /x?audience=api%3A%2F%2FAzureADTokenExchange"]
 
 
 def test_the_secret_counts_before_the_file_and_that_before_github(
@@ -122,7 +115,6 @@ def test_a_github_job_that_may_not_ask_for_an_id_token_is_told(
     [
         (Azure.pod, CLIENT, TENANT, 700016),
         (Azure.github_job, "iss", "https://token.actions.x.ghe.com", 700211),
-        (Azure.github_job, AUDIENCE, "api://other", 700212),
         (Azure.github_job, "sub", "repo:x\n\x1b[31mforged", 700213),
         (Azure.client_secret, SECRET, "s3cret/+ \u00e9", 7000215),
     ],
