@@ -19,7 +19,7 @@ each_source = pytest.mark.parametrize("source", [TOKEN, TOKEN_FILE, SECRET])
 def give(azure: Azure, source: str, token: str) -> dict[str, Any]:
     """Put a token somewhere; return the arguments of ask() for it."""
     path = azure.folder / source
-    path.write_text(token, "latin-1", newline="")
+    path.write_bytes(token.encode("latin-1"))
     if source == SECRET:
         return {"dials": {"SECRET_FILE": str(path)}}
     return {source: token if source == TOKEN else str(path)}
