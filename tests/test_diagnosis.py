@@ -145,27 +145,20 @@ def test_a_keyring_that_does_not_ask_this_backend_is_told(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "is_off"),
+    ("user", "variables", "told"),
     [
-        ("PIP_NO_INPUT", "1", True),
-        ("PIP_KEYRING_PROVIDER", "disabled", True),
-        ("UV_KEYRING_PROVIDER", "disabled", True),
-        ("UV_KEYRING_PROVIDER", "subprocess", False),
+        ("me:0ld@", {}, "they use the password in this URL"),
+        ("", {"PIP_NO_INPUT": "1"}, "PIP_NO_INPUT"),
+        ("", {"PIP_KEYRING_PROVIDER": "disabled"}, "PIP_KEYRING_PROVIDER"),
+        ("", {"UV_KEYRING_PROVIDER": "disabled"}, "UV_KEYRING_PROVIDER"),
+        ("me@", {"UV_KEYRING_PROVIDER": "subprocess"}, ""),
     ],
 )
 def test_what_keeps_clients_from_asking_keyring_is_told(
-    azure: Azure, diagnose: Diagnose, variable: str, value: str, is_off: bool
+    azure: Azure, diagnose: Diagnose, user: str, variables: Variables, told: str
 ) -> None:
-    run = diagnose(INDEX_URL, **token(azure), **{variable: value})
-    assert (f"- clients: {variable}" in run.said) is is_off
-
-
-@pytest.mark.parametrize(("user", "is_used"), [("me:0ld@", True), ("me@", False)])
-def test_a_password_in_the_url_is_told_and_not_shown(
-    azure: Azure, diagnose: Diagnose, user: str, is_used: bool
-) -> None:
-    run = diagnose(INDEX_URL.replace("//", f"//{user}"), **token(azure))
-    assert ("- clients: they use the password in this URL" in run.said) is is_used
+    run = diagnose(INDEX_URL.replace("//", f"//{user}"), **token(azure), **variables)
+    assert (f"\n- clients: {told}" in run.said) is bool(told)
     assert "0ld" not in run.said
 
 
