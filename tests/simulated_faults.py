@@ -87,11 +87,11 @@ def refuses(status: int, message: str, type_key: str = "") -> Answer:
 
 
 def drip(start: bytes, more: bytes) -> Answer:
-    """Be never silent, and not done for two seconds."""
+    """Be never silent, and not done for a second."""
 
     def answer(handler: Handler) -> None:
         handler.wfile.write(start)
-        for _ in range(40):
+        for _ in range(24):
             handler.wfile.write(more)
             time.sleep(0.05)
 

@@ -69,6 +69,14 @@ def unhashed(azure: Azure) -> str:
     return str(path)
 
 
+def built_for(
+    monkeypatch: pytest.MonkeyPatch, folder: str | None, file: str | None
+) -> None:
+    """Let OpenSSL be one that was built to look there."""
+    paths = SimpleNamespace(openssl_capath=folder, openssl_cafile=file)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+
 # --- What is trusted
 
 
@@ -113,9 +121,7 @@ def test_without_a_variable_the_first_certificates_of_the_system_are_trusted(
     pips: Trust | None,
 ) -> None:
     """OpenSSL's folder, its file, usual bundles, then those of Python's packages."""
-    file, path = (each and each(azure) for each in (cafile, capath))
-    paths = ssl.DefaultVerifyPaths(file, path, "", file or "", "", path or "")
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    built_for(monkeypatch, capath and capath(azure), cafile and cafile(azure))
     for name, trust in (("certifi", certifi), ("pip._vendor.certifi", pips)):
         where = SimpleNamespace(where=lambda trust=trust: trust(azure))
         monkeypatch.setitem(sys.modules, name, where if trust else None)
@@ -127,8 +133,7 @@ def test_without_a_variable_the_first_certificates_of_the_system_are_trusted(
 def test_a_system_without_certificates_is_told(
     azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = ssl.DefaultVerifyPaths(None, None, "", "", "", "")
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    built_for(monkeypatch, None, None)
     for name in ("certifi", "pip._vendor.certifi"):
         monkeypatch.setitem(sys.modules, name, None)
     told = ask(**UNSET, dials={"CA_BUNDLES": []}).warnings
