@@ -186,11 +186,10 @@ def ask(
         capfd.readouterr()
         with patch.dict(os.environ, azure.environment(**variables), clear=True):
             credential = keyring.get_credential(url, username)  # type: ignore[arg-type]
-        records = [r for r in caplog.records if r.levelno >= logging.WARNING]
         return Asked(
             [credential.username, credential.password] if credential else None,
             "\n".join(caplog.messages),
-            "\n".join(record.getMessage() for record in records),
+            "\n".join(said for _, level, said in caplog.record_tuples if level >= 30),
             *capfd.readouterr(),
         )
 

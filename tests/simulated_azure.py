@@ -231,10 +231,8 @@ class Azure(Machine):
         return token
 
     def az_answer(self, token: str) -> str:
-        """Return what az prints for a token. Its times are by the clock of its own machine."""
-        expires = int(
-            self.bearers.get(token, {}).get("exp", self.now() + 3600) - self.skew
-        )
+        """Return what az prints for a token."""
+        expires = int(self.now()) + 3600
         answer = {
             "accessToken": token,
             "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
@@ -268,7 +266,6 @@ class Azure(Machine):
             "AZURE_CLIENT_ID": CLIENT_ID,
             "AZURE_TENANT_ID": TENANT,
             "AZURE_FEDERATED_TOKEN_FILE": str(path),
-            "AZURE_AUTHORITY_HOST": f"https://{ENTRA}/",
         }
 
     def client_secret(self) -> dict[str, str]:

@@ -222,9 +222,6 @@ class MetadataService(NamedTuple):
     unknown: str
     unnamed: str
     error: Callable[[str], dict[str, Any]]
-    times: Callable[
-        [int, int], dict[str, Any]
-    ]  # of when and in how many seconds it expires
 
 
 NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified "
@@ -239,10 +236,6 @@ METADATA = {
         unnamed="Multiple user assigned identities exist, please specify the clientId / resourceId "
         "of the identity in the token request",
         error=lambda text: {"error": "invalid_request", "error_description": text},
-        times=lambda expires, left: {
-            "expires_on": str(expires),
-            "expires_in": str(left),
-        },
     ),
     "/msi/token": MetadataService(  # App Service; the second header is for Azure Automation
         version="2019-08-01",
@@ -252,7 +245,6 @@ METADATA = {
         unknown=NONE_FOUND,
         unnamed=NONE_FOUND,
         error=lambda text: {"statusCode": 400, "message": text},
-        times=lambda expires, _: {"expires_on": str(expires)},
     ),
     "/MSI/auth": MetadataService(  # Azure ML
         version="2017-09-01",
@@ -262,7 +254,6 @@ METADATA = {
         unknown=NONE_FOUND,
         unnamed=NONE_FOUND,
         error=lambda text: {"statusCode": 400, "message": text},
-        times=lambda expires, _: {"expires_on": expires},
     ),
 }
 

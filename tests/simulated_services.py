@@ -463,14 +463,9 @@ class Handler(BaseHTTPRequestHandler):
         )
         if problem or azure.identity is None:
             return self.answer(400, service.error(problem or service.unknown))
-        expires = azure.bearers.get(azure.identity, {}).get("exp", azure.now() + 3600)
-        times = service.times(int(expires), int(expires - azure.now()))
-        token = {
-            "access_token": azure.identity,
-            "resource": RESOURCE,
-            "token_type": "Bearer",
-        }
-        self.answer(200, {**token, **times})
+        expires = str(int(azure.now()) + 3600)
+        answer = {"resource": RESOURCE, "token_type": "Bearer", "expires_on": expires}
+        self.answer(200, {"access_token": azure.identity, **answer})
 
 
 class Service(NamedTuple):
