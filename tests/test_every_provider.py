@@ -182,22 +182,10 @@ def test_a_name_that_is_no_providers_is_told_and_nobody_is_asked(
     assert (azure.connects, azure.az_runs) == ([FEED], [])
 
 
-# keyring itself stumbles over the files that follow, unless it is told its backend.
-BACKEND = {"PYTHON_KEYRING_BACKEND": "artifacts_keyring_nofuss.ArtifactsKeyringBackend"}
-
-
-@pytest.mark.parametrize("text", ["nonsense", "[a]\n[a]\n", "\xff\xfe", "[x\ny=%("])
-def test_a_broken_configuration_is_no_choice(azure: Azure, ask: Ask, text: str) -> None:
-    configure(azure, text)
-    asked = ask(**everything(azure), **BACKEND)
-    assert "Error at " in asked.failure
-    assert asked_providers(asked) == []
-
-
 def test_a_configuration_in_the_working_directory_is_not_read(
     azure: Azure, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = configure(azure, "[artifacts_keyring_nofuss]\nprovider = nonsense\n")
     path.parent.rename(azure.folder / "python_keyring")
     monkeypatch.chdir(azure.folder)
-    assert ask(**everything(azure), **BACKEND, XDG_CONFIG_HOME=".").value
+    assert ask(**everything(azure), XDG_CONFIG_HOME=".").value
