@@ -11,9 +11,7 @@ TOKEN_FILE = f"{TOKEN}_FILE"
 PAT = "7hj3k5m8p2qr4tvw6xyz" * 4 + "7hj3"
 
 Variables = dict[str, str]
-Identity = Callable[
-    [Azure], Variables
-]  # prepares the Azure; returns what the process needs
+Identity = Callable[[Azure], Variables]  # prepares it; returns what a process needs
 
 
 def user(azure: Azure) -> Variables:

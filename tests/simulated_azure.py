@@ -1,8 +1,8 @@
 """A simulated Azure on loopback, with real sockets and real TLS.
 
-Tests set the attributes of Azure to make a case, and read there what was asked of it. What its
-services answer is in simulated_services, tokens and the rules of Entra are in simulated_identity,
-az and its surroundings in simulated_machine.
+Tests set the attributes of Azure to make a case, and read there what was asked of it.
+What its services answer is in simulated_services, tokens and the rules of Entra are in
+simulated_identity, az and its surroundings in simulated_machine.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Azure(Machine):
         return time.time() + self.skew
 
     def entra_token(self, **claims: Any) -> str:
-        """Issue the token of a user of az with these claims; one that is None is left out."""
+        """Issue the token of a user of az with these claims, without those of None."""
         return self.issue({**USER, **claims})
 
     def application_token(self, **claims: Any) -> str:
@@ -196,7 +196,7 @@ class Azure(Machine):
         return jwt({"iat": now, "nbf": now, "exp": now + 300, **claims})
 
     def valid_claims(self, token: str) -> dict[str, Any] | None:
-        """Return the claims of a token of Entra, None if Azure DevOps does not take it."""
+        """Return the claims of a token that Azure DevOps takes, None of another."""
         claims = self.bearers.get(token)
         if claims is None or claims.get("exp", inf) <= self.now():
             return None
@@ -213,7 +213,7 @@ class Azure(Machine):
     # --- What a process finds around it
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return the environment in which a process sees this Azure and nothing of the machine."""
+        """Return the environment of a process that sees this Azure alone."""
         azure = {
             "HTTPS_PROXY": self.proxy.url,
             "SSL_CERT_FILE": str(self.ca_file),
@@ -243,7 +243,7 @@ class Azure(Machine):
         return json.dumps(answer)
 
     def github_job(self) -> dict[str, str]:
-        """Let the application sign in from GitHub; return the variables of a job there."""
+        """Let the application sign in from GitHub; return the variables of a job."""
         self.clients[CLIENT_ID].federated.append(
             Federated(GITHUB_ISSUER, GITHUB_SUBJECT)
         )

@@ -1,4 +1,4 @@
-"""The identity platform of the simulated Azure: tokens, and by what rules they are given."""
+"""The identity platform of the simulated Azure: tokens, and who gets them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ APPLICATION = {
 
 
 def entra_claims(now: float, claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these claims and those of every token of Entra; a claim that is None is left out."""
+    """Return these claims and those of every token of Entra, without those of None."""
     common = {
         "aud": RESOURCE,
         "iss": ISSUER,
@@ -161,7 +161,7 @@ def check_request(
     if scope not in SCOPES:
         return (
             500011,
-            f"The resource principal named {scope} was not found in the tenant {tenant}.",
+            f"The resource principal named {scope} was not found in tenant {tenant}.",
         )
     check = check_secret if "client_secret" in form else check_assertion
     return check(form, clients[client_id], now)
@@ -233,11 +233,11 @@ METADATA = {
         client_id="client_id",
         must_name=False,
         unknown="Identity not found",
-        unnamed="Multiple user assigned identities exist, please specify the clientId / resourceId "
-        "of the identity in the token request",
+        unnamed="Multiple user assigned identities exist, please specify the clientId"
+        " / resourceId of the identity in the token request",
         error=lambda text: {"error": "invalid_request", "error_description": text},
     ),
-    "/msi/token": MetadataService(  # App Service; the second header is for Azure Automation
+    "/msi/token": MetadataService(  # App Service; "Metadata" is for Azure Automation
         version="2019-08-01",
         headers={"X-IDENTITY-HEADER": SECRET_HEADER, "Metadata": "true"},
         client_id="client_id",

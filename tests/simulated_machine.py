@@ -1,4 +1,4 @@
-"""The machine that a process under test sees: a home, and a PATH with keyring and az."""
+"""The machine that a process under test sees: a home, and a PATH with an az."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = 3600
 
 
 class Lifelines:
-    """A port to which processes connect; a connection ends with its process. A context manager."""
+    """A port to which processes connect, whose connections end with them."""
 
     def __init__(self) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -28,9 +28,9 @@ for name in {{"SIGHUP", "SIGINT", "SIGTERM"}} & {{*dir(signal)}}:
 line = socket.create_connection({self.server.getsockname()!r})
 """
         # The source of an az that hangs, as does the process that it starts
-        child = f"{self.connect}time.sleep({HOUR})"
+        child = f"{self.connect}line.recv(1)"
         start = f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {child!r}])"
-        self.hang = f"{self.connect}{start}\ntime.sleep({HOUR})\n"
+        self.hang = f"{self.connect}{start}\nline.recv(1)\n"
 
     def __enter__(self) -> Lifelines:
         return self
@@ -67,7 +67,7 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return an environment that has nothing of the real machine but what a process needs."""
+        """Return an environment with nothing of the real machine but what is needed."""
         windows = {}
         if os.name == "nt":
             windows = {
@@ -104,7 +104,7 @@ class Machine:
         path.chmod(0o755)
 
     def command(self, name: str, *command: str) -> None:
-        """Put a command on PATH that runs another one, not in its place but as its child."""
+        """Put a command on PATH that runs another one as its child."""
         if os.name == "nt":
             (self.bin / f"{name}.cmd").write_text(
                 f"@{subprocess.list2cmdline(command)} %*\n"
@@ -115,8 +115,8 @@ class Machine:
     def az(self, source: str) -> None:
         """Put an az on PATH: Python that records its arguments, then runs the source.
 
-        Like the real one it is a script that starts Python as its child. The source finds os, sys
-        and time imported, and can import the standard library.
+        Like the real one it is a script that starts Python as its child. The source
+        finds os, sys and time imported, and can import the standard library.
         """
         log = str(self.folder / "az.log")
         record = (

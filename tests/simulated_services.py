@@ -1,7 +1,7 @@
 """What the services of the simulated Azure answer, and how they are reached.
 
-A proxy takes CONNECT for the hosts in the table SERVICES and answers behind it, with certificates
-of its own authority. A second port is the metadata services.
+A proxy takes CONNECT for the hosts in the table SERVICES and answers behind it, with
+certificates of its own authority. A second port is the metadata services.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ REQUEST_TOKEN = "the-request-token-of-github"
 
 @dataclass
 class Recorded:
-    """A request that reached the simulated Azure, and the status of its answer if any."""
+    """A request that reached the simulated Azure, and its answer's status if any."""
 
     host: str
     method: str
@@ -82,7 +82,7 @@ class Recorded:
 
 
 class Issued(NamedTuple):
-    """What a feed's password is good for; the organization "" stands for all of them."""
+    """What a feed's password is good for; the organization "" stands for all."""
 
     organization: str
     scopes: list[str]
@@ -254,7 +254,7 @@ class Handler(BaseHTTPRequestHandler):
             phrase += f" - {message} (DevOps Activity ID: {str(uuid4()).upper()})"
         self.answer(status, b"", headers, phrase)
 
-    # --- The feed: "/{organization}[/{project}]/_packaging/{feed}/pypi/…"; legacy in the host
+    # --- The feed: "[/{organization}][/{project}]/_packaging/{feed}/pypi/…"
 
     def answer_feed(self) -> None:
         organization = organization_at(self.host) or self.route.split("/")[1].lower()
@@ -291,7 +291,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         if project.strip("/") != "contoso-secrets":
             return self.refuse_at_feed(404, NO_PACKAGE)
-        file = f"{base}/_packaging/{feed_id(feed)}/pypi/download/contoso-secrets/1.0/{name}"
+        folder = f"{base}/_packaging/{feed_id(feed)}/pypi/download"
+        file = f"{folder}/contoso-secrets/1.0/{name}"
         digest = sha256(content).hexdigest()
         self.answer(
             200, f'<a href="https://{self.host}{file}#sha256={digest}">{name}</a>'
@@ -301,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, wheel()[1])
 
     def granted(self, organization: str) -> set[str] | None:
-        """Return the scopes of the password in the request, None if it is no good here."""
+        """Return the scopes of the password in the request, None if it is no good."""
         azure = self.azure
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
         try:
@@ -469,7 +470,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Service(NamedTuple):
-    """A service: the key of its faults, a pattern of its hosts, and its answer to a request."""
+    """A service: the key of its faults, a pattern of its hosts, and its answers."""
 
     kind: str
     hosts: str
