@@ -26,6 +26,10 @@ from simulated_azure import FEED, IMDS, INDEX_URL, Azure, Handler
 from simulated_faults import hang
 from simulated_machine import Lifelines, ended
 
+DEVELOPMENT = {  # which tells of an az that is slow to end, too
+    "PYTHONDEVMODE": "1",
+    "PYTHONWARNINGS": "ignore:subprocess:ResourceWarning",
+}
 PASSING = [f"PASSING_{number}" for number in range(50)]
 MANY_WORDS = "WARNING: beware\n" * 65536
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such thing")
@@ -255,7 +259,7 @@ def test_a_sign_in_works_in_any_circumstance(
         pytest.importorskip("gevent")
         outcome = python("circumstances.py", circumstance)
     else:
-        outcome = python("circumstances.py", circumstance, PYTHONDEVMODE="1")
+        outcome = python("circumstances.py", circumstance, **DEVELOPMENT)
     _, password = outcome.value
     is_old = circumstance == "in an isolated interpreter" and sys.version_info < (3, 12)
     assert password in ([azure.identity] if is_old else azure.session_tokens)
