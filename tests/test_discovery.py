@@ -134,15 +134,16 @@ def test_a_public_feed_says_nothing_of_the_others(azure: Azure, python: Python) 
 
 
 def test_an_upload_signs_in_even_without_a_challenge(azure: Azure, ask: Ask) -> None:
-    azure.az_signed_in()
     azure.public_feeds = {"private"}
-    assert ask(UPLOAD_URL).value
+    variables = managed_identity(azure)
     challenge = {"X-VSS-AuthorizationEndpoint": f"https://{AUTHORITY}/contoso/"}
     challenge["X-VSS-ResourceTenant"] = TENANT
     for code in (200, 405):
         azure.faults[FEED] = [status(code, **challenge)]
-        assert ask(UPLOAD_URL).value
-    assert azure.scopes() == ["vso.packaging_write"] * 3
+        assert ask(UPLOAD_URL, **variables).password == azure.identity
+    azure.az_signed_in()
+    assert ask(UPLOAD_URL).value
+    assert azure.scopes() == ["vso.packaging_write"]
 
 
 NO_FEED = "The feed with ID 'private' doesn't exist."
