@@ -242,7 +242,7 @@ def test_a_defect_is_told_without_its_words(
     monkeypatch.setitem(module.PROVIDERS, "azure_cli", broken)
     asked = ask()
     assert asked.value is None
-    assert "\n  please report this: LookupError at " in asked.warnings
+    assert "please report this: LookupError at " in asked.warnings
     assert "a secret" not in asked.log
 
 
