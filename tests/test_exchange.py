@@ -114,10 +114,12 @@ def test_what_a_token_says_of_itself_tells_its_use(
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404])
-def test_what_cannot_be_read_and_is_refused_is_tried(
+def test_what_cannot_be_read_is_exchanged_and_if_that_is_refused_tried(
     azure: Azure, ask: Ask, code: int
 ) -> None:
     azure.encrypted = True
+    azure.az_signed_in()
+    assert ask().password in azure.session_tokens
     token = azure.az_signed_in(azure.application_token())
     azure.faults[AUTHORITY] = [status(code)] * 2
     assert ask().password == token
