@@ -16,6 +16,7 @@ from simulated_azure import (
     UPLOAD_URL,
     Answer,
     Azure,
+    Handler,
     wheel,
 )
 from simulated_faults import refuses, status
@@ -43,6 +44,7 @@ def test_the_feed_is_asked_once_and_without_credentials(
     assert url == f"https://{first.host}{first.path}"
     assert first.method == "GET"
     assert "authorization" not in first.headers
+    assert first.headers["x-tfs-fedauthredirect"] == "Suppress"  # else no challenge
 
 
 # --- The tenant
@@ -122,12 +124,16 @@ def test_a_public_feed_serves_who_is_signed_in_and_tells_others_at_debug_alone(
     assert azure.asked(STORAGE) == []
 
 
-def test_a_public_feed_says_nothing_of_the_others(azure: Azure, python: Python) -> None:
+def test_a_feed_that_is_public_or_refuses_a_role_says_nothing_of_the_others(
+    azure: Azure, python: Python
+) -> None:
     azure.public_feeds = {"public"}
-    public = INDEX_URL.replace("private", "public")
-    done = python("one_by_one.py", public, INDEX_URL, **managed_identity(azure))
-    assert done.value == [None, ["VssSessionToken", azure.identity]]
-    assert done.stderr == ""
+    azure.faults[FEED] = [*[Handler.answer_feed] * 3, status(403)]
+    first, second = (INDEX_URL.replace("private", name) for name in ("public", "other"))
+    variables = managed_identity(azure)
+    done = python("one_by_one.py", first, second, INDEX_URL, **variables)
+    assert done.value == [None, None, ["VssSessionToken", azure.identity]]
+    assert done.stderr.count("no credentials for") == 1
 
 
 # --- Where there is no challenge

@@ -111,7 +111,10 @@ WRONG: list[tuple[Answer, str]] = [
     for content in NONSENSE
 ]
 WRONG += [
-    (status(code, Location="/x"), f" answered {code}: {HTTPStatus(code).phrase}")
+    (
+        status(code, Location="/elsewhere"),
+        f" answered {code}: {HTTPStatus(code).phrase}",
+    )
     for code in (301, 302, 307, 308, 403, 503)
 ]
 
@@ -128,6 +131,7 @@ def test_what_is_wrong_with_an_answer_is_the_reason(
     for answer, words in WRONG:
         azure.faults[service] = [answer] * 9
         assert reason(ask(**variables), identity).endswith(words)
+    assert "elsewhere" not in f"{azure.requests}"
     azure.faults[service] = [status(503), status(429)]
     assert ask(**variables).value
 

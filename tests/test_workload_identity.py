@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl
 
@@ -147,3 +148,8 @@ def test_what_proves_nothing_is_told_and_not_sent(
     path.mkdir()
     assert_told(ask, f"{FILE} cannot be read: ", pod)
     assert {*azure.connects} == {FEED}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="variables are text on Windows")
+def test_a_variable_that_is_no_text_stops_nobody(azure: Azure, ask: Ask) -> None:
+    assert_told(ask, "", azure.client_secret() | {SECRET: "\udcff"})
