@@ -83,7 +83,7 @@ def test_a_working_directory_that_is_deleted_is_azs_reason(
     tmp_path.rmdir()
     assert ask().value
     warning = ask(AZURE_CONFIG_DIR="relative").failure
-    assert "azure_cli: az cannot be started: " in warning
+    assert "azure_cli: az does not start: " in warning
 
 
 def test_a_missing_az_is_told(azure: Azure, ask: Ask) -> None:

@@ -79,7 +79,7 @@ def test_without_a_tenant_only_a_given_token_signs_in(
     azure.az_signed_in()
     azure.takes(PAT)
     azure.challenge = {"WWW-Authenticate": ["Bearer"], "X-VSS-ResourceTenant": tenants}
-    assert "no token is given" in ask(**managed_identity(azure)).failure
+    assert "token: not configured; " in ask(**managed_identity(azure)).failure
     assert (azure.az_runs, azure.asked(IMDS)) == ([], [])
     assert ask(**{TOKEN: PAT}).password == PAT
 

@@ -20,6 +20,7 @@ from simulated_azure import (
     TENANT,
     Azure,
 )
+from simulated_faults import echo
 
 CLIENT, SECRET = "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"
 FILE = "AZURE_FEDERATED_TOKEN_FILE"
@@ -96,6 +97,9 @@ def test_half_of_the_variables_are_none(
     asked = ask(**managed_identity(azure), **flow(azure) | {missing: " "})
     assert asked.password == azure.identity
     assert "workload_identity: not configured" in asked.log
+    chosen = {missing: "", "ARTIFACTS_KEYRING_NOFUSS_PROVIDER": "workload_identity"}
+    warning = ask(**flow(azure) | chosen).failure
+    assert "workload_identity: not configured; " in warning
 
 
 def test_a_github_job_that_may_not_ask_for_an_id_token_is_told(
@@ -116,7 +120,7 @@ def test_a_github_job_that_may_not_ask_for_an_id_token_is_told(
         (Azure.pod, CLIENT, TENANT, 700016),
         (Azure.github_job, "iss", "https://token.actions.x.ghe.com", 700211),
         (Azure.github_job, "sub", "repo:x\n\x1b[31mforged", 700213),
-        (Azure.client_secret, SECRET, "s3cret", 7000215),
+        (Azure.client_secret, SECRET, "s3cret/+ \u00e9", 7000215),
     ],
 )
 def test_a_refusal_is_told_in_entras_words(
@@ -128,6 +132,8 @@ def test_a_refusal_is_told_in_entras_words(
     log = assert_told(ask, "Entra answered 40", variables)
     assert f": AADSTS{code}: " in log
     assert not re.search("Trace ID|\nforged|\x1b", log)
+    azure.faults[ENTRA] = [echo]
+    assert_told(ask, "Entra answered 400: ", variables)
     assert azure.asked(IMDS) == []
 
 
