@@ -165,13 +165,10 @@ class Log(logging.Handler):
 class World:
     """What a round draws, and the record of what keyring does there."""
 
-    def __init__(
-        self, number: int, azure: Azure, lifelines: Lifelines, count: Counter[str]
-    ) -> None:
+    def __init__(self, number: int, azure: Azure, lifelines: Lifelines) -> None:
         self.random = Random(number)
         self.luck = Random(number)  # of the threads
-        self.number, self.azure, self.count = number, azure, count
-        self.lifelines = lifelines
+        self.number, self.azure, self.lifelines = number, azure, lifelines
         self.trouble = self.random.choice([0, 0.1, 0.3, 0.6])
         self.way = self.random.choice(WAYS)
         self.passed = 0.0  # seconds
@@ -180,21 +177,18 @@ class World:
         azure.faults = {kind: Draws(self) for kind in azure.faults}
         self.broken: list[str] = []
         self.log = Log()
-        self.lock = threading.Lock()
-        self.running = 0  # attempts to reach somebody
+        # What happens is appended to lists, for an interrupt may leave a lock held.
+        self.events: list[str] = []
+        self.running: list[object] = []  # attempts to reach somebody
         # Since the time last passed, by what shares an outcome
-        self.worked: Counter[object] = Counter()
-        self.interrupts: Counter[object] = Counter()
+        self.worked: list[object] = []
+        self.interrupts: list[object] = []
 
     def draw_fault(self) -> Answer | None:
         if self.luck.random() >= self.trouble:
             return None
-        self.add(self.count, "faults")
+        self.events.append("faults")
         return self.luck.choice(FAULTS)
-
-    def add(self, counter: Counter[Any], key: object) -> None:
-        with self.lock:
-            counter[key] += 1
 
     def promise(self, kept: object, text: str) -> None:
         if not kept:
@@ -226,22 +220,21 @@ class World:
         )
 
         def discover(feed: module.Feed) -> module.Challenge:
-            self.add(self.worked, feed.url)
+            self.worked.append(feed.url)
             return real_discover(feed)
 
         def sign_in(feed: module.Feed, challenge: module.Challenge) -> module.Token:
             if not challenge.is_public:
-                self.add(self.worked, feed.key)
+                self.worked.append(feed.key)
             return real_sign_in(feed, challenge)
 
         def send(*arguments: Any) -> module.Response:
-            with self.lock:
-                self.running += 1
+            attempt = object()
+            self.running.append(attempt)
             try:
                 return real_send(*arguments)
             finally:
-                with self.lock:
-                    self.running -= 1
+                self.running.remove(attempt)
 
         clocks = {
             "time": lambda: time.time() + self.passed + self.wrong_by,
@@ -261,7 +254,7 @@ class World:
     def ask(self, url: str) -> str | None:
         """Ask keyring, check what it returns, and return the password."""
         now, start = self.azure.now(), time.monotonic()
-        self.add(self.count, "asked")
+        self.events.append("asked")
         try:
             credential = keyring.get_credential(url, None)
         finally:
@@ -269,7 +262,7 @@ class World:
             self.promise(seconds < LIMIT + SLACK, f"{url}: after {seconds:.1f} s")
         if not credential:
             return None
-        self.add(self.count, "credentials")
+        self.events.append("credentials")
         self.check_password(url, credential.password, now)
         return credential.password
 
@@ -287,13 +280,12 @@ class World:
             self.ask(url)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as caught:
-            self.add(self.count, "interrupted")
+            self.events.append("interrupted")
             self.promise(type(caught) is error, f"{url}: {caught!r}, not {error}")
         else:
             self.promise(not raised, f"{url}: {error.__name__} did not go through")
         if raised:
-            self.add(self.interrupts, url)
-            self.add(self.interrupts, key_of(url))
+            self.interrupts += [url, key_of(url)]
 
     def ask_all(self, pool: ThreadPoolExecutor) -> None:
         """Let all threads ask at once, and the main thread meanwhile and afterwards."""
@@ -338,9 +330,11 @@ class World:
                 self.promise(ended(self.lifelines.accept()), "az runs on")
         for lock in [*module.locks.values()]:
             self.promise(is_free(lock), "a lock is held")
-        for key, times in self.worked.items():
-            self.promise(times <= 1 + self.interrupts[key], f"{key}: {times} times")
-        self.count["sign-ins"] += sum(self.worked[key_of(url)] for url in URLS)
+        for key, times in Counter(self.worked).items():
+            most = 1 + self.interrupts.count(key)
+            self.promise(times <= most, f"{key}: {times} times")
+        keys = {key_of(url) for url in URLS}
+        self.events += ["sign-ins" for work in self.worked if work in keys]
         azure, log = self.azure, "\n".join(self.log.lines)
         secrets = [PAT, CLIENT_SECRET, REQUEST_TOKEN, SECRET_HEADER]
         for secret in [*secrets, *azure.session_tokens, *azure.bearers]:
@@ -416,7 +410,7 @@ class Draws(list[Answer]):
 def play(number: int, pool: ThreadPoolExecutor, count: Counter[str]) -> list[str]:
     """Play a round; return the promises that were broken."""
     with Azure() as azure, Lifelines() as lifelines:
-        world = World(number, azure, lifelines, count)
+        world = World(number, azure, lifelines)
         logging.getLogger().addHandler(world.log)
         module.memory.clear()
         with patch.multiple(module, **world.attributes()):
@@ -426,6 +420,7 @@ def play(number: int, pool: ThreadPoolExecutor, count: Counter[str]) -> list[str
             world.check_calm()
             world.check_end()
         logging.getLogger().removeHandler(world.log)
+        count.update(world.events)
         count["runs of az"] += len(azure.az_runs)
         count["requests"] += len(azure.requests)
         return world.broken
