@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
-from simulated_azure import AUTHORITY, ENTRA, GITHUB, IMDS, Azure
+from simulated_azure import (
+    AUTHORITY,
+    CLIENT_ID,
+    ENTRA,
+    GITHUB,
+    IMDS,
+    SECRET_HEADER,
+    Azure,
+)
 
 TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
@@ -35,11 +43,18 @@ def managed_identity(azure: Azure) -> Variables:
 
 
 def app_service(azure: Azure) -> Variables:
-    return {**managed_identity(azure), **azure.app_service()}
+    managed_identity(azure)
+    endpoint = f"{azure.metadata.url}/msi/token"
+    return {"IDENTITY_ENDPOINT": endpoint, "IDENTITY_HEADER": SECRET_HEADER}
 
 
 def azure_ml(azure: Azure) -> Variables:
-    return {**managed_identity(azure), **azure.azure_ml()}
+    managed_identity(azure)
+    return {
+        "MSI_ENDPOINT": f"{azure.metadata.url}/MSI/auth",
+        "MSI_SECRET": SECRET_HEADER,
+        "DEFAULT_IDENTITY_CLIENT_ID": CLIENT_ID,
+    }
 
 
 def token(azure: Azure) -> Variables:
@@ -53,19 +68,17 @@ def token_of_user(azure: Azure) -> Variables:
 
 def token_file(azure: Azure) -> Variables:
     path = azure.folder / "token"
-    path.write_text(f"{azure.application_token()}\n", encoding="utf-8")
+    path.write_text(f"{azure.application_token()}\n", "utf-8")
     return {TOKEN_FILE: str(path)}
 
 
 def build_secret(azure: Azure) -> Variables:
-    """Put a secret where a Docker build has it; a folder stands for /run/secrets."""
+    """Put a secret where a Docker build has it; the folder stands for /run/secrets."""
     azure.takes(PAT)
-    secrets = azure.folder / "secrets"
-    secrets.mkdir()
-    (secrets / TOKEN).write_text(PAT, encoding="utf-8")
-    dial = f"m.SECRET_FILE = {str(secrets / TOKEN)!r}\n"
-    dial = f"import artifacts_keyring_nofuss as m\n{dial}"
-    (azure.folder / "sitecustomize.py").write_text(dial, encoding="utf-8")
+    secret = azure.folder / TOKEN
+    secret.write_text(PAT, "utf-8")
+    dial = f"import artifacts_keyring_nofuss as m; m.SECRET_FILE = {str(secret)!r}"
+    (azure.folder / "sitecustomize.py").write_text(dial, "utf-8")
     return {"PYTHONPATH": str(azure.folder)}
 
 

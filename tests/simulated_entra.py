@@ -7,14 +7,12 @@ https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from simulated_identity import ARM_RESOURCE, SCOPES, TENANT, USER, Refusal, jwt
+from simulated_identity import ARM_RESOURCE, SCOPES, TENANT, USER, Refusal, encode, jwt
 
 if TYPE_CHECKING:
     from simulated_services import Handler
@@ -112,7 +110,6 @@ def person_tokens(handler: Handler, tenant: str, scope: str) -> dict[str, Any]:
     who = {"oid": USER["oid"], "tid": tenant, "preferred_username": name}
     times = {"iat": int(azure.now()), "exp": int(azure.now()) + 3600}
     issuer = f"https://{ENTRA}/{tenant}/v2.0"
-    info = json.dumps({"uid": USER["oid"], "utid": tenant}).encode()
     return {
         "token_type": "Bearer",
         "scope": f"{resource}/user_impersonation {scope}",
@@ -126,7 +123,7 @@ def person_tokens(handler: Handler, tenant: str, scope: str) -> dict[str, Any]:
         "id_token": jwt(
             {"aud": USER["appid"], "iss": issuer, "sub": USER["sub"], **times, **who}
         ),
-        "client_info": base64.urlsafe_b64encode(info).decode().rstrip("="),
+        "client_info": encode({"uid": USER["oid"], "utid": tenant}),
     }
 
 

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import base64
 import json
-import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Callable, NamedTuple
+from email.message import Message
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulated_azure import Azure
 
 TENANT = "11111111-2222-3333-4444-555555555555"
-NO_TENANT = "00000000-0000-0000-0000-000000000000"
-CLIENT_ID = (
-    "99999999-0000-0000-0000-000000000000"  # of the application, and of the identity
-)
+CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of application and identity
 OBJECT_ID = "88888888-0000-0000-0000-000000000000"  # likewise
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps
-ARM_RESOURCE = (
-    "https://management.core.windows.net/"  # Azure Resource Manager, which az asks
-)
+ARM_RESOURCE = "https://management.core.windows.net/"  # which az asks
 SCOPES = {f"{RESOURCE}/.default", f"{ARM_RESOURCE}/.default"}
 EVERYTHING = "user_impersonation"
 ISSUER = f"https://sts.windows.net/{TENANT}/"
 AUDIENCE = "api://AzureADTokenExchange"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SECRET_HEADER = "the-secret-of-the-metadata-service"
+CLIENT_SECRET = "aBc8Q~the/secret+of=the~application"
+# Whose assertions the application may sign in with: subjects by issuers
+GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
+POD_ISSUER = "https://eastus.oic.prod-aks.azure.com/contoso/"
+FEDERATED = {
+    GITHUB_ISSUER: "repo:contoso/app:ref:refs/heads/main",
+    POD_ISSUER: "system:serviceaccount:default:app",
+}
 
 USER = {
     "appid": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",  # az
@@ -50,52 +55,29 @@ APPLICATION = {
 # --- Tokens
 
 
-def entra_claims(now: float, claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these claims and those of every token of Entra, without those of None."""
-    common = {
-        "aud": RESOURCE,
-        "iss": ISSUER,
-        "iat": int(now) - 300,  # Entra dates its tokens back by five minutes
-        "nbf": int(now) - 300,
-        "exp": int(now) + 3600,
-        "aio": secrets.token_urlsafe(40),
-        "rh": secrets.token_urlsafe(40),
-        "tid": TENANT,
-        "uti": secrets.token_urlsafe(16),
-        "ver": "1.0",
-    }
-    return {
-        name: value for name, value in {**common, **claims}.items() if value is not None
-    }
+def entra_claims(now: int) -> dict[str, Any]:
+    """Return the claims of every token of Entra, which dates them back."""
+    whose = {"aud": RESOURCE, "iss": ISSUER, "tid": TENANT, "ver": "1.0"}
+    times = {"iat": now - 300, "nbf": now - 300, "exp": now + 3600}
+    return {**whose, **times, **dict.fromkeys(["aio", "rh", "uti"], token_urlsafe(40))}
+
+
+def encode(content: object) -> str:
+    """Return a part of a token."""
+    text = json.dumps(content).encode()
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
 def jwt(claims: Mapping[str, Any]) -> str:
     """Return a token that everybody can read."""
-    header = {"typ": "JWT", "alg": "RS256"}
-    parts = [json.dumps(part).encode() for part in (header, claims)]
-    return dotted(*parts, secrets.token_bytes(256))
+    header = encode({"typ": "JWT", "alg": "RS256"})
+    return f"{header}.{encode(claims)}.{token_urlsafe(256)}"
 
 
 def encrypted_jwt() -> str:
     """Return a token that nobody can read."""
-    header = json.dumps(
-        {"typ": "JWT", "alg": "RSA-OAEP", "enc": "A256CBC-HS512"}
-    ).encode()
-    return dotted(header, *map(secrets.token_bytes, (256, 16, 1024, 32)))
-
-
-def dotted(*parts: bytes) -> str:
-    return ".".join(
-        base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts
-    )
-
-
-def read_jwt(token: str) -> dict[str, Any]:
-    """Return the claims of a token; {} of what is none."""
-    try:
-        return dict(json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")))
-    except (IndexError, ValueError, TypeError):
-        return {}
+    header = encode({"typ": "JWT", "alg": "RSA-OAEP", "enc": "A256CBC-HS512"})
+    return ".".join([header, *map(token_urlsafe, (256, 16, 1024, 32))])
 
 
 def iso(seconds: float) -> str:
@@ -104,27 +86,8 @@ def iso(seconds: float) -> str:
 
 # --- Entra
 
-
-class Federated(NamedTuple):
-    """Whose assertions an application may sign in with."""
-
-    issuer: str
-    subject: str
-    audience: str = AUDIENCE
-
-
-@dataclass
-class Client:
-    """An application in the tenant, and what it may sign in with."""
-
-    secret: str = ""
-    secret_expires: float = inf
-    federated: list[Federated] = field(default_factory=list)
-
-
-Refusal = tuple[
-    int, str
-]  # a code of Entra's and what it means; the code is 0 if all is well
+# A code of Entra's and what it means; the code is 0 if all is well
+Refusal = tuple[int, str]
 ERRORS = {  # all others are "invalid_client"
     50020: "invalid_grant",
     50076: "interaction_required",
@@ -132,149 +95,93 @@ ERRORS = {  # all others are "invalid_client"
     700082: "invalid_grant",
     500011: "invalid_resource",
     700016: "unauthorized_client",
-    900021: "invalid_request",
-    900144: "invalid_request",
 }
 
 
-def check_request(
-    tenant: str, form: Mapping[str, str], clients: Mapping[str, Client], now: float
-) -> Refusal:
+def application_problem(tenant: str, form: Mapping[str, str], azure: Azure) -> Refusal:
     """Check a request for an application's token."""
-    missing = [
-        name for name in ("grant_type", "client_id", "scope") if name not in form
-    ]
-    if missing:
-        return (
-            900144,
-            f"The request body must contain the following parameter: '{missing[0]}'.",
-        )
-    if tenant == NO_TENANT:
-        empty = "Tenant identifiers may not be an empty GUID."
-        return 900021, f"Requested tenant identifier '{tenant}' is not valid. {empty}"
-    grant_type, client_id, scope = form["grant_type"], form["client_id"], form["scope"]
+    grant_type, client_id, scope, secret = map(
+        form.get, ("grant_type", "client_id", "scope", "client_secret")
+    )
     if grant_type != "client_credentials":
         return 70003, f"The app requested an unsupported grant type '{grant_type}'."
-    if tenant.lower() != TENANT or client_id not in clients:
+    if (tenant.lower(), client_id) != (TENANT, CLIENT_ID):
         where = f"was not found in the directory '{tenant}'"
         return 700016, f"Application with identifier '{client_id}' {where}."
     if scope not in SCOPES:
-        return (
-            500011,
-            f"The resource principal named {scope} was not found in tenant {tenant}.",
-        )
-    check = check_secret if "client_secret" in form else check_assertion
-    return check(form, clients[client_id], now)
-
-
-def check_secret(form: Mapping[str, str], client: Client, now: float) -> Refusal:
-    app = f"app '{form['client_id']}'"
-    if form["client_secret"] != client.secret:
-        value = (
-            "the client secret value, not the client secret ID, for a secret added to "
-            + app
-        )
-        sent = f"Ensure the secret being sent in the request is {value}."
-        return 7000215, f"Invalid client secret provided. {sent}"
-    if client.secret_expires <= now:
-        return 7000222, f"The provided client secret keys for {app} are expired."
+        return 500011, f"The resource principal named {scope} was not found in tenant."
+    if secret is None:
+        return assertion_problem(form, azure.now())
+    if secret != azure.secret:
+        value = "the client secret value, not the client secret ID, for a secret added"
+        sent = f"Ensure the secret being sent in the request is {value} to app"
+        return 7000215, f"Invalid client secret provided. {sent} '{client_id}'."
     return 0, ""
 
 
-def check_assertion(form: Mapping[str, str], client: Client, now: float) -> Refusal:
+def assertion_problem(form: Mapping[str, str], now: float) -> Refusal:
+    """Check whether an assertion is one that the application may sign in with."""
     if form.get("client_assertion_type") != ASSERTION_TYPE:
         needed = "'client_assertion' or 'client_secret'"
-        return (
-            7000218,
-            f"The request body must contain the following parameter: {needed}.",
-        )
-    claims = read_jwt(form.get("client_assertion", ""))
-    if not claims:
-        return 50027, "JWT token is invalid or malformed."
-    audience, records = claims.get("aud"), client.federated
-    for code, name, values in [
-        (700211, "issuer", [claims.get("iss")]),
-        (700213, "subject", [claims.get("sub")]),
-        (700212, "audience", audience if isinstance(audience, list) else [audience]),
-    ]:
-        records = [record for record in records if getattr(record, name) in values]
-        if not records:
-            what = f"for presented assertion {name} '{values[0]}'"
+        return 7000218, f"The request body must contain the parameter: {needed}."
+    middle = form["client_assertion"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(f"{middle}=="))
+    issuer, subject, audience = map(claims.get, ("iss", "sub", "aud"))
+    rows: list[tuple[int, str, object, list[Any]]] = [
+        (700211, "issuer", issuer, [*FEDERATED]),
+        (700213, "subject", subject, [FEDERATED.get(issuer)]),
+        (700212, "audience", audience, [AUDIENCE, [AUDIENCE]]),
+    ]
+    for code, name, value, known in rows:
+        if value not in known:
+            what = f"for presented assertion {name} '{value}'"
             return code, f"No matching federated identity record found {what}."
-    start, end = claims.get("nbf", 0), claims.get("exp", 0)
-    if not start <= now < end:
-        times = f"Current time: {iso(now)}, assertion valid from {iso(start)}, "
-        times += f"expiry time of assertion {iso(end)}"
-        return 700024, f"Client assertion is not within its valid time range. {times}."
+    if not claims["nbf"] <= now < claims["exp"]:
+        return 700024, "Client assertion is not within its valid time range."
     return 0, ""
 
 
 # --- Managed identity
 
-
-class MetadataService(NamedTuple):
-    """What a metadata service demands, and how it answers."""
-
-    version: str
-    headers: dict[str, str]
-    client_id: str  # the parameter that names a user-assigned identity
-    must_name: bool  # whether that parameter is always needed
-    unknown: str
-    unnamed: str
-    error: Callable[[str], dict[str, Any]]
-
-
-NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified "
-NONE_FOUND += "ClientId/ResourceId/PrincipalId."
-METADATA = {
-    "/metadata/identity/oauth2/token": MetadataService(
-        version="2018-02-01",
-        headers={"Metadata": "true"},
-        client_id="client_id",
-        must_name=False,
-        unknown="Identity not found",
-        unnamed="Multiple user assigned identities exist, please specify the clientId"
-        " / resourceId of the identity in the token request",
-        error=lambda text: {"error": "invalid_request", "error_description": text},
+# What a metadata service demands: a version, headers, and how an identity is named
+METADATA: dict[str, tuple[str, dict[str, str | None], str]] = {
+    "/metadata/identity/oauth2/token": (
+        "2018-02-01",
+        {"Metadata": "true", "X-Forwarded-For": None},
+        "client_id",
     ),
-    "/msi/token": MetadataService(  # App Service; "Metadata" is for Azure Automation
-        version="2019-08-01",
-        headers={"X-IDENTITY-HEADER": SECRET_HEADER, "Metadata": "true"},
-        client_id="client_id",
-        must_name=False,
-        unknown=NONE_FOUND,
-        unnamed=NONE_FOUND,
-        error=lambda text: {"statusCode": 400, "message": text},
+    "/msi/token": (  # App Service; "Metadata" is for Azure Automation
+        "2019-08-01",
+        {"X-IDENTITY-HEADER": SECRET_HEADER, "Metadata": "true"},
+        "client_id",
     ),
-    "/MSI/auth": MetadataService(  # Azure ML
-        version="2017-09-01",
-        headers={"secret": SECRET_HEADER},
-        client_id="clientid",
-        must_name=True,
-        unknown=NONE_FOUND,
-        unnamed=NONE_FOUND,
-        error=lambda text: {"statusCode": 400, "message": text},
-    ),
+    "/MSI/auth": ("2017-09-01", {"secret": SECRET_HEADER}, "clientid"),  # Azure ML
 }
+NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified"
+NONE_FOUND += " ClientId/ResourceId/PrincipalId."
+SEVERAL = "Multiple user assigned identities exist, please specify the clientId"
+SEVERAL += " / resourceId of the identity in the token request"
 
 
 def metadata_problem(
-    service: MetadataService,
-    headers: Mapping[str, str],
-    query: Mapping[str, str],
-    assigned: list[str],
-) -> str:
-    """Return why a metadata service refuses a request, "" if it does not."""
-    if any(
-        headers.get(name.lower()) != value for name, value in service.headers.items()
-    ):
-        return "Required metadata header not specified"
-    if "x-forwarded-for" in headers:
-        return "Forwarded requests are not served"
-    if (query.get("api-version"), query.get("resource")) != (service.version, RESOURCE):
-        return "The api-version or the resource is not supported"
-    client_id = query.get(service.client_id)
-    if client_id is None:
-        choice = service.must_name or len(assigned) > 1
-        return service.unnamed if choice else ""
-    return "" if client_id in assigned else service.unknown
+    path: str, headers: Message, query: Mapping[str, str], azure: Azure
+) -> dict[str, Any]:
+    """Return the answer of a metadata service that refuses, {} if it does not."""
+    version, needed, parameter = METADATA[path]
+    asked = query.get("api-version"), query.get("resource")
+    is_imds, is_alone = path.startswith("/metadata"), len(azure.assigned) == 1
+    client_id = query.get(parameter)
+    if client_id is None and is_alone and path != "/MSI/auth":
+        client_id = CLIENT_ID
+    problem = "Identity not found" if is_imds else NONE_FOUND
+    if asked != (version, RESOURCE):
+        problem = "The api-version or the resource is not supported"
+    elif any(headers[name] != needed[name] for name in needed):
+        problem = "Required metadata header not specified"
+    elif azure.identity and client_id in azure.assigned:
+        return {}
+    elif is_imds and client_id is None:
+        problem = SEVERAL
+    if is_imds:
+        return {"error": "invalid_request", "error_description": problem}
+    return {"statusCode": 400, "message": problem}

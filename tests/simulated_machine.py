@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 HOUR = 3600
 
 
-class Lifelines:
+class Lifelines(ExitStack):
     """A port to which processes connect, whose connections end with them."""
 
     def __init__(self) -> None:
-        self.server = socket.create_server(("127.0.0.1", 0))
+        super().__init__()
+        self.server = self.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.server.settimeout(20)
         # The source of a process that ignores polite requests to end, and connects
         self.connect = f"""
@@ -31,12 +33,6 @@ line = socket.create_connection({self.server.getsockname()!r})
         child = f"{self.connect}line.recv(1)"
         start = f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {child!r}])"
         self.hang = f"{self.connect}{start}\nline.recv(1)\n"
-
-    def __enter__(self) -> Lifelines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.close()
 
     def accept(self) -> socket.socket:
         """Return the connection of a process, which runs."""
@@ -53,37 +49,29 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
-class Machine:
-    """A folder that stands for a machine, on every platform; delete() removes it."""
+class Machine(ExitStack):
+    """A folder that stands for a machine, on every platform, until the context ends."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="simulated-azure-")).resolve()
+        self.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.bin, self.home = self.folder / "bin", self.folder / "home"
         self.bin.mkdir()
         self.home.mkdir()
+        self.az_log = self.folder / "az.log"
         self.command("keyring", sys.executable, "-m", "keyring")
-
-    def delete(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment with nothing of the real machine but what is needed."""
-        windows = {}
+        home = str(self.home)
+        machine = {"PATH": str(self.bin), "HOME": home, "TMPDIR": home}
         if os.name == "nt":
-            windows = {
-                name: os.environ[name] for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC")
-            }
+            for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC"):
+                machine[name] = os.environ[name]
             folders = ["USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
-            windows.update(
-                dict.fromkeys(folders, str(self.home)), PYTHONIOENCODING="utf-8"
-            )
-        return {
-            "PATH": str(self.bin),
-            "HOME": str(self.home),
-            "TMPDIR": str(self.home),
-            **windows,
-            **variables,
-        }
+            machine.update(dict.fromkeys(folders, home), PYTHONIOENCODING="utf-8")
+        return {**machine, **variables}
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this machine, at home."""
@@ -106,9 +94,8 @@ class Machine:
     def command(self, name: str, *command: str) -> None:
         """Put a command on PATH that runs another one as its child."""
         if os.name == "nt":
-            (self.bin / f"{name}.cmd").write_text(
-                f"@{subprocess.list2cmdline(command)} %*\n"
-            )
+            line = f"@{subprocess.list2cmdline(command)} %*\n"
+            (self.bin / f"{name}.cmd").write_text(line)
         else:
             self.executable(name, f'{shlex.join(command)} "$@"\nexit $?')
 
@@ -118,22 +105,20 @@ class Machine:
         Like the real one it is a script that starts Python as its child. The source
         finds os, sys and time imported, and can import the standard library.
         """
-        log = str(self.folder / "az.log")
-        record = (
-            f'open({log!r}, "ab", 0).write((" ".join(sys.argv[1:]) + "\\n").encode())'
-        )
+        record = f"""
+import os, sys, time
+with open({str(self.az_log)!r}, "a", encoding="utf-8") as log:
+    log.write(" ".join(sys.argv[1:]) + "\\n")
+"""
         path = self.folder / "az.py"
-        path.write_text(f"import os, sys, time\n{record}\n{source}\n", encoding="utf-8")
+        path.write_text(f"{record}{source}\n", encoding="utf-8")
         self.command("az", sys.executable, "-I", "-S", "-X", "utf8", str(path))
 
     def az_says(
         self, stdout: str | bytes = "", stderr: str | bytes = "", status: int = 0
     ) -> None:
         """Put an az on PATH that says this and ends."""
-        out, err = (
-            text if isinstance(text, bytes) else text.encode()
-            for text in (stdout, stderr)
-        )
+        out, err = map(os.fsencode, (stdout, stderr))
         write = f"sys.stdout.buffer.write({out!r}); sys.stderr.buffer.write({err!r})"
         self.az(f"{write}; sys.exit({status})")
 
@@ -148,5 +133,6 @@ class Machine:
     @property
     def az_runs(self) -> list[str]:
         """The arguments of each run of az so far."""
-        path = self.folder / "az.log"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if not self.az_log.exists():
+            return []
+        return self.az_log.read_text(encoding="utf-8").splitlines()

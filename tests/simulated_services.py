@@ -12,10 +12,12 @@ import re
 import ssl
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.message import Message
 from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
@@ -33,11 +35,12 @@ from simulated_entra import answer_arm, answers_a_person
 from simulated_identity import (
     ERRORS,
     EVERYTHING,
+    GITHUB_ISSUER,
     METADATA,
     OBJECT_ID,
     RESOURCE,
     TENANT,
-    check_request,
+    application_problem,
     iso,
     metadata_problem,
 )
@@ -59,12 +62,16 @@ STRANGER = "TF400813: The user '' is not authorized to access this resource."
 NO_PERMISSION = (
     "User 'contoso' lacks permission to complete this action. You need to have '{}'."
 )
-NO_FEED = "The feed with ID '{}' doesn't exist."
 NO_PACKAGE = "The package doesn't exist in this feed."
+# The token service's
+NO_PRINCIPALS = "Service principals are not allowed to perform this action."
 
+PAGE = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
+TOKENS = (
+    r"^(/[^/]+)?/_apis/Token/SessionTokens\?(tokenType=SelfDescribing&)?"
+    r"api-version=5\.0-preview\.1(&tokenType=SelfDescribing)?$"
+)
 GITHUB_PATH = f"/104//idtoken/{OBJECT_ID}/{TENANT}"
-GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-GITHUB_SUBJECT = "repo:contoso/app:ref:refs/heads/main"
 REQUEST_TOKEN = "the-request-token-of-github"
 
 
@@ -75,7 +82,7 @@ class Recorded:
     host: str
     method: str
     path: str
-    headers: dict[str, str]
+    headers: Message
     body: bytes
     status: int = 0
     time: float = field(default_factory=time.monotonic)
@@ -105,13 +112,13 @@ def tls(host: str) -> ssl.SSLContext:
 
 
 @cache
-def wheel(name: str = "contoso_secrets", version: str = "1.0") -> tuple[str, bytes]:
+def wheel(name: str = "contoso_secrets") -> tuple[str, bytes]:
     """Build a wheel with one module; return its file name and its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "pyproject.toml")
         Path(folder, f"{name}.py").write_text("answer = 42\n")
         project.write_text(
-            f"[project]\nname = '{name}'\nversion = '{version}'\ndescription = ''"
+            f"[project]\nname = '{name}'\nversion = '1.0'\ndescription = ''"
         )
         path = make_wheel_in(project, Path(folder)).file
         return path.name, path.read_bytes()
@@ -131,12 +138,13 @@ class Server(ThreadingHTTPServer):
     def __init__(self, azure: Azure, host: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.azure, self.host = azure, host
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        azure.callback(self.server_close)
+        azure.callback(self.shutdown)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *address: Any) -> None:
-        if not isinstance(
-            sys.exc_info()[1], OSError
-        ):  # a client that hangs up is no news
+        if not isinstance(sys.exc_info()[1], OSError):  # who hangs up is no news
             super().handle_error(*address)
 
 
@@ -146,13 +154,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
 
-    def setup(self) -> None:
-        super().setup()
+    def handle(self) -> None:
         self.azure, self.host = self.server.azure, self.server.host
-
-    def finish(self) -> None:
-        super().finish()
-        self.connection.close()
+        try:
+            super().handle()
+        finally:
+            self.connection.close()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -169,29 +176,27 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         context = self.azure.tls or tls(self.host)
-        self.connection = context.wrap_socket(self.connection, server_side=True)
+        self.request = context.wrap_socket(self.connection, server_side=True)
+        self.setup()
         self.azure.handshakes += 1
         self.close_connection = False
-        self.rfile, self.wfile = (
-            self.connection.makefile("rb"),
-            self.connection.makefile("wb", 0),
-        )
 
     def do_GET(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.recorded = Recorded(self.host, self.command, self.path, headers, self.body)
+        self.recorded = Recorded(
+            self.host, self.command, self.path, self.headers, self.body
+        )
         self.azure.requests.append(self.recorded)
-        service = service_at(self.host)
-        if not service:  # asked of the proxy itself
+        kind = service_at(self.host)
+        if not kind:  # asked of the proxy itself
             return self.send_error(502)
         url = urlsplit(self.path)
         self.route, self.query = url.path, dict(parse_qsl(url.query))
         try:
-            answer = self.azure.faults[service.kind].pop(0)
+            answer = self.azure.faults[kind].pop(0)
             self.close_connection = True
         except LookupError:
-            answer = service.answer
+            answer = SERVICES[kind][1]
         answer(self)
 
     do_HEAD = do_POST = do_GET
@@ -200,19 +205,22 @@ class Handler(BaseHTTPRequestHandler):
         self,
         status: int,
         content: object = b"",
-        headers: Mapping[str, str | list[str]] | None = None,
+        headers: Mapping[str, Any] = {},
         reason: str | None = None,
     ) -> None:
-        """Answer with bytes, with HTML (a str) or with JSON, and in a phrase."""
-        body = content if isinstance(content, bytes) else str(content).encode()
+        """Answer with bytes, with HTML (a str) or with JSON, and in a phrase.
+
+        A header may have several values in a list, and is left out if it is empty.
+        """
         kind = "text/html" if isinstance(content, str) else "application/octet-stream"
         if isinstance(content, dict):
-            body, kind = json.dumps(content).encode(), "application/json"
+            content, kind = json.dumps(content), "application/json"
+        body = content if isinstance(content, bytes) else str(content).encode()
         self.recorded.status = status
         self.send_response(status, reason)
-        for name, values in (headers or {}).items():
-            for value in [values] if isinstance(values, str) else values:
-                self.send_header(name, value)
+        for name, value in headers.items():
+            for one in value if isinstance(value, list) else filter(None, [value]):
+                self.send_header(name, one)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -223,30 +231,16 @@ class Handler(BaseHTTPRequestHandler):
         self,
         status: int,
         message: str,
-        type_key: str,
-        headers: Mapping[str, str] | None = None,
+        type_key: str = "",
+        headers: Mapping[str, Any] = {},
     ) -> None:
         """Answer with an error of an API, or show a browser where to sign in."""
-        if status == 401 and self.headers.get("X-TFS-FedAuthRedirect") != "Suppress":
-            return self.answer(
-                302, "<html>", {"Location": f"https://{AUTHORITY}/_signin"}
-            )
-        error = {
-            "$id": "1",
-            "innerException": None,
-            "message": message,
-            "typeName": f"Microsoft.VisualStudio.Services.WebApi.{type_key}",
-            "typeKey": type_key,
-            "errorCode": 0,
-            "eventId": 3000,
-        }
-        self.answer(status, error, headers)
+        if status == 401 and self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
+            status, headers = 302, {"Location": f"https://{AUTHORITY}/_signin"}
+        self.answer(status, {"message": message, "typeKey": type_key}, headers)
 
     def refuse_at_feed(
-        self,
-        status: int,
-        message: str = "",
-        headers: Mapping[str, str | list[str]] | None = None,
+        self, status: int, message: str = "", headers: Mapping[str, Any] = {}
     ) -> None:
         """Answer with a feed's error, whose words are in the reason phrase alone."""
         phrase = HTTPStatus(status).phrase
@@ -257,22 +251,18 @@ class Handler(BaseHTTPRequestHandler):
     # --- The feed: "[/{organization}][/{project}]/_packaging/{feed}/pypi/…"
 
     def answer_feed(self) -> None:
-        organization = organization_at(self.host) or self.route.split("/")[1].lower()
-        named = re.search("/_packaging/([^/]+)/", self.route)
-        feed = named[1] if named else ""
+        organization = organization_at(self.host, self.route)
+        feed = self.route.partition("/_packaging/")[2].partition("/")[0]
         public = any(feed in (name, feed_id(name)) for name in self.azure.public_feeds)
         upload = self.route.rstrip("/").endswith("/pypi/upload")
         if upload or not public:
             scopes = self.granted(organization)
-            if scopes is None or not self.azure.is_member:
+            if not scopes or not self.azure.is_member:
                 message = STRANGER if scopes else ""
                 return self.refuse_at_feed(401, message, self.sign_in(organization))
-            needed = "AddPackage" if upload else "ReadPackages"
-            may = {WRITE if upload else READ, EVERYTHING} & scopes
-            if not may or not self.azure.has_role:
+            scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
+            if not {scope, WRITE, EVERYTHING} & scopes or not self.azure.has_role:
                 return self.refuse_at_feed(403, NO_PERMISSION.format(needed))
-            if feed in self.azure.missing_feeds:
-                return self.refuse_at_feed(404, NO_FEED.format(feed))
         if upload:
             self.azure.uploads.append(self.body)
             return self.answer(200)
@@ -281,162 +271,115 @@ class Handler(BaseHTTPRequestHandler):
     def answer_package(self, feed: str, public: bool) -> None:
         """Answer with the index, with the package's page or with its file."""
         name, content = wheel()
-        if self.route.endswith(name) and public:
-            blob = f"https://{STORAGE}/b-{feed_id(feed)}/{name}?sv=2019-07-07&sig=of-nobody"
-            return self.answer(303, b"", {"Location": blob})
         if self.route.endswith(name):
-            return self.answer(200, content)
-        base, _, project = self.route.partition(f"/_packaging/{feed}/pypi/simple/")
+            blob = f"https://{STORAGE}/b-{feed_id(feed)}/{name}?sv=2019-07-07&sig=of-nobody"
+            there = 303, b"", {"Location": blob}
+            return self.answer(*(there if public else (200, content)))
+        base, _, project = self.route.partition(f"{feed}/pypi/simple/")
         if not project:
             return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         if project.strip("/") != "contoso-secrets":
             return self.refuse_at_feed(404, NO_PACKAGE)
-        folder = f"{base}/_packaging/{feed_id(feed)}/pypi/download"
-        file = f"{folder}/contoso-secrets/1.0/{name}"
-        digest = sha256(content).hexdigest()
-        self.answer(
-            200, f'<a href="https://{self.host}{file}#sha256={digest}">{name}</a>'
-        )
+        path = f"{base}{feed_id(feed)}/pypi/download/contoso-secrets/1.0/{name}"
+        link = f"https://{self.host}{path}#sha256={sha256(content).hexdigest()}"
+        self.answer(200, f'<a href="{link}">{name}</a>')
 
-    def answer_storage(self) -> None:
-        self.answer(200, wheel()[1])
-
-    def granted(self, organization: str) -> set[str] | None:
-        """Return the scopes of the password in the request, None if it is no good."""
+    def granted(self, organization: str) -> set[str]:
+        """Return the scopes of the password in the request, none if it is no good."""
         azure = self.azure
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
-        try:
-            password = base64.b64decode(value).decode().partition(":")[2]
-        except ValueError:
-            return None
+        password = base64.b64decode(value).decode().partition(":")[2]
         issued = azure.session_tokens.get(password) or azure.passwords.get(password)
         claims = azure.valid_claims(password)
-        if claims is not None and not azure.is_revoked(claims):
+        if claims and not azure.is_revoked(claims):
             issued = Issued("", claims.get("scp", EVERYTHING).split())
         if kind.lower() != "basic" or not issued or issued.expires <= azure.now():
-            return None
-        if issued.organization not in ("", organization):
-            return None
-        reading = {READ} if WRITE in issued.scopes else set()  # is part of writing
-        return {*issued.scopes} | reading
+            return set()
+        is_here = issued.organization in ("", organization)
+        return {*issued.scopes} if is_here else set()
 
-    def sign_in(self, organization: str) -> dict[str, str | list[str]]:
+    def sign_in(self, organization: str) -> dict[str, Any]:
         """Return the headers that say where to sign in."""
         authority = self.host.replace("pkgs.", "vssps.")
-        path = "" if organization_at(self.host) else f"{organization}/"
+        path = f"{organization}/" if self.host.startswith("pkgs.") else ""
         challenges = [
-            f"Bearer authorization_uri=https://login.windows.net/{TENANT}",
+            PAGE,
             'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"',
             "TFS-Federated",
         ]
-        if self.host == FEED:  # both forms occur
-            challenges = [", ".join(challenges)]
-        headers: dict[str, str | list[str]] = {
-            "WWW-Authenticate": challenges,
+        return {  # both forms of the first occur
+            "WWW-Authenticate": ", ".join(challenges) if path else challenges,
             "X-VSS-ResourceTenant": TENANT,
             "X-VSS-AuthorizationEndpoint": f"https://{authority}/{path}",
             **self.azure.challenge,
         }
-        return {name: value for name, value in headers.items() if value}
 
     # --- The session token service: "[/{organization}]/_apis/Token/SessionTokens"
 
     def answer_authority(self) -> None:
-        azure, query = self.azure, {"tokenType": "SelfDescribing", **self.query}
-        named = re.fullmatch("(?:/([^/]+))?/_apis/Token/SessionTokens", self.route)
-        known = query == {"tokenType": "SelfDescribing", "api-version": "5.0-preview.1"}
-        is_json = self.headers.get("Content-Type", "").startswith("application/json")
-        if self.command != "POST" or not named or not known or not is_json:
-            return self.refuse(
-                400, "not what this service expects", "VssServiceException"
-            )
-        claims = azure.valid_claims(
-            self.headers.get("Authorization", "").partition("Bearer ")[2]
-        )
-        if claims is None or azure.is_revoked(claims):
-            challenge = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
-            if claims:
-                challenge += (
-                    f', error="insufficient_claims", claims="{azure.revoked_claims}"'
-                )
-            message = STRANGER
-            headers = {"WWW-Authenticate": challenge}
-            return self.refuse(401, message, "UnauthorizedRequestException", headers)
+        azure = self.azure
+        is_json = self.headers.get_content_type() == "application/json"
+        if self.command != "POST" or not re.search(TOKENS, self.path) or not is_json:
+            return self.refuse(400, "not what this service expects")
+        bearer = self.headers.get("Authorization", "").partition("Bearer ")[2]
+        claims = azure.valid_claims(bearer)
+        if not claims or azure.is_revoked(claims):
+            error = f', error="insufficient_claims", claims="{azure.revoked_claims}"'
+            headers = {"WWW-Authenticate": PAGE + error * bool(claims)}
+            key = "UnauthorizedRequestException"
+            return self.refuse(401, STRANGER, key, headers)
         if "scp" not in claims:
-            message = "Service principals are not allowed to perform this action."
-            return self.refuse(
-                azure.application_refusal, message, "InvalidAccessException"
-            )
-        organization = organization_at(self.host) or (named[1] or "").lower()
-        try:
-            self.answer(200, self.session_token(organization, json.loads(self.body)))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            self.refuse(400, str(error), "SessionTokenCreateException")
+            return self.refuse(401, NO_PRINCIPALS, "InvalidAccessException")
+        self.answer_wish(json.loads(self.body), azure.now())
 
-    def session_token(self, organization: str, wish: dict[str, Any]) -> dict[str, Any]:
-        """Issue a session token; return the answer. Raises what comes of a bad wish."""
-        azure, now = self.azure, self.azure.now()
-        granted = {"scope": wish["scope"], "displayName": wish["displayName"]}
-        scopes, until = wish["scope"].split(), now + azure.lifetime
+    def answer_wish(self, wish: dict[str, str], now: float) -> None:
+        """Issue a session token, if this can be granted."""
+        until, scopes = now + self.azure.lifetime, wish["scope"].split()
+        problem = "" if {*scopes} <= {READ, WRITE} else "InvalidScope"
         if "validTo" in wish:
-            valid_to = datetime.fromisoformat(
-                wish["validTo"].replace("Z", "+00:00")
-            ).timestamp()
-            until = min(until, valid_to)
-            if azure.refuses_valid_to or valid_to <= now:
-                raise ValueError("InvalidValidTo")
-        if not {*scopes} <= {READ, WRITE}:
-            raise ValueError("InvalidScope")
-        who = {
-            "iss": "app.vstoken.visualstudio.com",
-            "nameid": OBJECT_ID,
-            "scp": wish["scope"],
-        }
-        token = azure.encode({**who, "nbf": int(now), "exp": int(until)})
-        azure.session_tokens[token] = Issued(organization, scopes, until)
-        return {**granted, "token": token, "validFrom": iso(now), "validTo": iso(until)}
+            end = datetime.fromisoformat(wish["validTo"].replace("Z", "+00:00"))
+            until = min(until, end.timestamp())
+            if self.azure.refuses_valid_to or until <= now:
+                problem = "InvalidValidTo"
+        if problem:
+            return self.refuse(400, problem, "SessionTokenCreateException")
+        who = {"iss": "app.vstoken.visualstudio.com", "nameid": OBJECT_ID}
+        times = {"nbf": int(now), "exp": int(until)}
+        token = self.azure.encode({**who, **times, "scp": wish["scope"]})
+        organization = organization_at(self.host, self.route)
+        self.azure.session_tokens[token] = Issued(organization, scopes, until)
+        validity = {"validFrom": iso(now), "validTo": iso(until)}
+        self.answer(200, {**wish, **validity, "token": token})
 
     # --- Entra: "/{tenant}/oauth2/v2.0/token"
 
     def answer_entra(self) -> None:
         if answers_a_person(self):
             return
-        named = re.fullmatch(r"/([^/]+)/oauth2/v2\.0/token", self.route)
-        if self.command != "POST" or not named:
+        tenant, _, page = self.route[1:].partition("/")
+        if self.command != "POST" or page != "oauth2/v2.0/token":
             return self.answer(404, "<html>no such page</html>")
-        form_type = "application/x-www-form-urlencoded"
-        is_form = self.headers.get("Content-Type", "").startswith(form_type)
+        is_form = self.headers.get_content_type() == "application/x-www-form-urlencoded"
         form = dict(parse_qsl(self.body.decode())) if is_form else {}
-        code, reason = check_request(
-            named[1], form, self.azure.clients, self.azure.now()
+        code, reason = application_problem(tenant, form, self.azure)
+        if code:
+            return self.refuse_sign_in(code, reason)
+        token = self.azure.application_token(
+            appid=form["client_id"],
+            appidacr="1" if "client_secret" in form else "2",
+            aud=form["scope"].replace("/.default", ""),
         )
-        if not code:
-            proof = "1" if "client_secret" in form else "2"
-            resource = form["scope"][: -len("/.default")]
-            claims = {"appid": form["client_id"], "appidacr": proof, "aud": resource}
-            token = self.azure.application_token(**claims)
-            lifetime = {"expires_in": 3599, "ext_expires_in": 3599}
-            return self.answer(
-                200, {"token_type": "Bearer", **lifetime, "access_token": token}
-            )
-        self.refuse_sign_in(code, reason)
+        answer = {"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599}
+        self.answer(200, {**answer, "access_token": token})
 
     def refuse_sign_in(self, code: int, reason: str) -> None:
         error = ERRORS.get(code, "invalid_client")
-        now, trace, correlation = (
-            iso(self.azure.now()).replace("T", " "),
-            uuid4(),
-            uuid4(),
-        )
-        trail = f"Trace ID: {trace} Correlation ID: {correlation} Timestamp: {now}"
+        now = iso(self.azure.now()).replace("T", " ")
+        trail = f"Trace ID: {uuid4()} Correlation ID: {uuid4()} Timestamp: {now}"
         refusal = {
             "error": error,
             "error_description": f"AADSTS{code}: {reason} {trail}",
             "error_codes": [code],
-            "timestamp": now,
-            "trace_id": str(trace),
-            "correlation_id": str(correlation),
-            "error_uri": f"https://{self.host}/error?code={code}",
         }
         self.answer(401 if error == "invalid_client" else 400, refusal)
 
@@ -449,57 +392,47 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {REQUEST_TOKEN}":
             return self.answer(401, {"message": "the request token is not valid"})
         audience = self.query.get("audience", "https://github.com/contoso")
-        claims = {"iss": GITHUB_ISSUER, "sub": GITHUB_SUBJECT, "aud": audience}
-        assertion = self.azure.assertion({**claims, **self.azure.github_claims})
-        self.answer(200, {"value": assertion})
+        claims = {"aud": audience, **self.azure.github_claims}
+        self.answer(200, {"value": self.azure.assertion(GITHUB_ISSUER, **claims)})
 
     # --- The metadata services
 
     def answer_metadata(self) -> None:
-        azure, service = self.azure, METADATA.get(self.route)
-        if self.command != "GET" or not service:
+        azure = self.azure
+        if self.command != "GET" or self.route not in METADATA:
             return self.answer(404, "<html>no such page</html>")
-        problem = metadata_problem(
-            service, self.recorded.headers, self.query, azure.assigned
-        )
-        if problem or azure.identity is None:
-            return self.answer(400, service.error(problem or service.unknown))
+        problem = metadata_problem(self.route, self.headers, self.query, azure)
+        if problem:
+            return self.answer(400, problem)
         expires = str(int(azure.now()) + 3600)
         answer = {"resource": RESOURCE, "token_type": "Bearer", "expires_on": expires}
         self.answer(200, {"access_token": azure.identity, **answer})
 
 
-class Service(NamedTuple):
-    """A service: the key of its faults, a pattern of its hosts, and its answers."""
-
-    kind: str
-    hosts: str
-    answer: Answer
-
-
 DOMAINS = r"(dev\.azure\.com|visualstudio\.com|codedev\.ms|vsts\.me)"
 LOGIN_HOSTS = r"login\.(microsoftonline\.com|windows\.net|microsoft\.com)"
-SERVICES = [
-    Service(FEED, rf"([\w-]+\.)?pkgs\.{DOMAINS}", Handler.answer_feed),
-    Service(AUTHORITY, rf"([\w-]+\.)?vssps(ext)?\.{DOMAINS}", Handler.answer_authority),
-    Service(ENTRA, LOGIN_HOSTS, Handler.answer_entra),
-    Service("arm", r"management\.azure\.com", answer_arm),
-    Service(GITHUB, r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
-    Service(STORAGE, r"[\w-]+\.blob\.core\.windows\.net", Handler.answer_storage),
-    Service(
-        IMDS, IMDS, Handler.answer_metadata
-    ),  # the metadata port, not behind the proxy
-]
+# Each service: the key of its faults, a pattern of its hosts, and its answers
+SERVICES: dict[str, tuple[str, Answer]] = {
+    FEED: (rf"([\w-]+\.)?pkgs\.{DOMAINS}", Handler.answer_feed),
+    AUTHORITY: (rf"([\w-]+\.)?vssps(ext)?\.{DOMAINS}", Handler.answer_authority),
+    ENTRA: (LOGIN_HOSTS, Handler.answer_entra),
+    "arm": (r"management\.azure\.com", answer_arm),
+    GITHUB: (r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
+    STORAGE: (
+        r"[\w-]+\.blob\.core\.windows\.net",
+        lambda handler: handler.answer(200, wheel()[1]),
+    ),
+    IMDS: (IMDS, Handler.answer_metadata),  # on a port of its own, without the proxy
+}
 
 
-def service_at(host: str) -> Service | None:
-    """Return the service at a host, None for a host that is in no row."""
-    return next(
-        (service for service in SERVICES if re.fullmatch(service.hosts, host)), None
-    )
+def service_at(host: str) -> str:
+    """Return the key of the service at a host, "" for a host that is in no row."""
+    kinds = [kind for kind in SERVICES if re.fullmatch(SERVICES[kind][0], host)]
+    return "".join(kinds)
 
 
-def organization_at(host: str) -> str:
-    """Return the organization in the name of a host, "" if there is none."""
-    label = re.split(r"\.?(?:pkgs|vssps|vsspsext)\.", host)[0].lower()
-    return "" if label == "app" else label
+def organization_at(host: str, path: str) -> str:
+    """Return the organization that an address names: in the host, or in the path."""
+    named = re.match(r"(?!app\.)([\w-]+)\.(pkgs|vssps|vsspsext)\.", host)
+    return (named[1] if named else path.split("/")[1]).lower()

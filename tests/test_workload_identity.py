@@ -69,7 +69,7 @@ def test_each_sign_in_has_a_fresh_assertion(azure: Azure, ask: Ask) -> None:
 
 def test_a_secret_and_a_url_are_sent_as_they_are(azure: Azure, ask: Ask) -> None:
     variables = azure.client_secret() | {SECRET: "a&b=c+d%41 \u00e9\n"}
-    azure.clients[CLIENT_ID].secret = "a&b=c+d%41 \u00e9"
+    azure.secret = "a&b=c+d%41 \u00e9"
     assert ask(**variables).value
     ask(**azure.github_job() | {URL: f"https://{GITHUB}/x"})
     assert azure.asked(GITHUB) == ["GET /x?audience=api%3A%2F%2FAzureADTokenExchange"]
