@@ -160,7 +160,7 @@ TRAIL = "Trace ID: 1b4e28ba Correlation ID: 2fa1-11d2 Timestamp: 2026-11-27 06:5
         (PHRASE, "<html>", PHRASE),
         (PHRASE, {"message": "Said"}, "Said"),
         ("", {"message": "", "error": "x", "error_description": f"Y {TRAIL}"}, "Y"),
-        ("", {"message": "a\r\n\x1b[1mb\u2028c"}, "a [1mb c"),
+        ("", {"message": "a\r\n\x1b[1mb\u2028c"}, "a ?[1mb c"),
         (
             "",
             {"message": f"eyJh.eyJ9.c2ln {'x' * 40} {'x' * 39}"},
@@ -265,7 +265,7 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
     azure.proxy_refuses = status, phrase
     told = ask(HTTPS_PROXY=azure.proxy.url.replace("//", "//me:secret@")).warnings
     assert "pkgs.dev.azure.com: no connection: " in told
-    assert status == 200 or f" {status} {phrase.strip(ESCAPE)}\n" in told
+    assert status == 200 or f" {status} {phrase.replace(ESCAPE, '?')}\n" in told
     assert len(azure.connects) == attempts
     assert azure.proxy_user == f"Basic {b64encode(b'me:secret').decode()}"
     assert "secret" not in told
