@@ -132,10 +132,10 @@ TRACEBACK = (
             "No version is set for az\n\nazure-cli 2.9",
             "No version is set for az azure-cli 2.9",
         ),
-        ("\x1b[31mERROR\x1b[0m", "[31mERROR [0m"),
+        ("\x1b[31mERROR\x1b[0m", "?[31mERROR?[0m"),
         ("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked"),
         ("ERROR: a-C8Q~s3cr.et_with.dots~1234567890-a-b leaked", "[removed] leaked"),
-        (b"ERROR: caf\xe9 closed", "caf\ufffd closed"),
+        (b"ERROR: caf\xe9 closed", "caf? closed"),
         ("\n" * 60_000 + "late", "late"),
         ("", "silently"),
     ],
@@ -177,9 +177,6 @@ def test_az_may_say_more_than_its_answer(azure: Azure, ask: Ask) -> None:
 
 
 def test_the_account_is_named_in_one_line(azure: Azure, ask: Ask) -> None:
-    for claims in (
-        {"unique_name": "me\r\n\x1b[31m", "appid": "x"},
-        {"appid": "me [31m"},
-    ):
+    for claims in ({"unique_name": "me\r\n\x1b", "appid": "x"}, {"appid": "me ?"}):
         azure.az_signed_in(jwt(claims))
-        assert "+ azure_cli: a token of me [31m\n" in ask().log
+        assert "+ azure_cli: a token of me ?\n" in ask().log

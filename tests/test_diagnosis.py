@@ -214,7 +214,8 @@ def test_a_copied_module_calls_itself_by_its_whole_name(azure: Azure) -> None:
 
 
 def test_a_copied_module_diagnoses_itself_without_keyring(azure: Azure) -> None:
-    path = {"PYTHONPATH": str(Path(module.__file__).parent)}
+    copy = shutil.copy(module.__file__, azure.folder)
+    path = {"PYTHONPATH": str(Path(copy).parent)}
     line = sys.executable, "-S", "-m", "artifacts_keyring_nofuss", INDEX_URL
     run = azure.run(*line, **token(azure), **path)
     assert "- keyring: keyring does not start: ModuleNotFoundError" in run.stdout
