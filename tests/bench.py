@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import random
-import shutil
 import ssl
 import subprocess
 import sys
@@ -43,10 +42,6 @@ ENDPOINT = {"endpointCredentials": [{"endpoint": INDEX_URL, "clientId": CLIENT_I
 NOBODY: dict[str, dict[str, str]] = {name: {} for name in CONTENDERS}
 USER = {PEER: {PROVIDER: "azure_cli"}, OWN: {PROVIDER: "azure_cli"}}
 MACHINE = {
-    PEER: {
-        PROVIDER: "azure_identity",
-        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
-    },
     OFFICIAL: {"ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS": json.dumps(ENDPOINT)},
     OWN: {PROVIDER: "managed_identity"},
 }
@@ -107,8 +102,7 @@ def install(name: str, folder: Path) -> str:
 
 def furnish(azure: Azure) -> None:
     """Sign everybody in, and trust as many certificates as a real machine does."""
-    # The claim is optional; without it the peer takes the token for a person's.
-    azure.identity = azure.application_token(idtyp="app")
+    azure.identity = azure.application_token()
     token = azure.entra_token()
     answers = [azure.az_answer(token), json.dumps(token)]
     azure.az(
@@ -162,29 +156,12 @@ def costs(azure: Azure) -> tuple[int, int, int]:
     return len(azure.requests), azure.handshakes, len(azure.az_runs)
 
 
-def instructions(azure: Azure, python: str) -> int:
-    """Count the instructions of the first job, which a busy machine does not change."""
-    command = [
-        "valgrind",
-        "--tool=callgrind",
-        f"--callgrind-out-file={os.devnull}",
-        python,
-    ]
-    environment = azure.environment(PATH=os.environ["PATH"], PYTHONHASHSEED="0")
-    command += JOBS[0].arguments
-    done = subprocess.run(command, env=environment, cwd=azure.home, capture_output=True)
-    return int(done.stderr.rpartition(b"Collected : ")[2].split()[0])
-
-
-def installed(python: str) -> tuple[int, int]:
-    """Return the KB of an environment, without compiled files, and its packages."""
+def installed(python: str) -> int:
+    """Return the KB of an environment, without compiled files."""
     site = next(Path(python).parents[1].rglob("site-packages"))
-    files = [
-        path for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"
-    ]
-    return sum(path.stat().st_size for path in files) // 1000, len(
-        [*site.glob("*.dist-info")]
-    )
+    files = [path for path in site.rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in files if path.suffix != ".pyc"]
+    return sum(sizes) // 1000
 
 
 def show_time(runs: list[Run], own: list[Run]) -> str:
@@ -213,22 +190,17 @@ def report(runs: dict[tuple[str, str], list[Run]], pythons: dict[str, str]) -> N
     for job in JOBS:
         found = [runs[job.name, name] for name in CONTENDERS]
         own = runs[job.name, OWN]
-        times.append(
-            [job.name, *(show_time(each, own) if each else "" for each in found)]
-        )
+        ratios = [show_time(each, own) if each else "" for each in found]
+        times.append([job.name, *ratios])
         spent.append(
-            [
-                job.name,
-                *(" or ".join(sorted({r.costs for r in each})) for each in found),
-            ]
+            [job.name, *(" or ".join({r.costs for r in each}) for each in found)]
         )
-    sizes = zip(("KB", "packages"), zip(*map(installed, pythons.values())))
-    added = [
-        [unit, *(f"{size - known[0]:,}" for size in known)] for unit, known in sizes
-    ]
+    bare, *sizes = map(installed, pythons.values())
     print_table("median in ms (ratio of this project to it)", times)
     print_table("requests, TLS handshakes, az runs", spent)
-    print_table("installed beyond keyring", added)
+    print_table(
+        "", [["KB beyond keyring", "", *(f"{size - bare:,}" for size in sizes)]]
+    )
 
 
 def main() -> None:
@@ -242,11 +214,6 @@ def main() -> None:
     with Azure() as azure:
         furnish(azure)
         report(measure(azure, pythons, options.rounds), pythons)
-        if shutil.which("valgrind"):
-            own, bare = (instructions(azure, pythons[name]) for name in (OWN, BARE))
-            print(
-                f"{JOBS[0].name}: {own / bare:.3f} of {BARE}'s instructions (valgrind)"
-            )
     print(
         f"{os.cpu_count()} CPUs, {platform.platform()}, {platform.python_version()},"
         f" {options.rounds} rounds; az is simulated and takes some 20 ms."
