@@ -342,7 +342,8 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
     # Level 0: another one, which the caller may have set, prints headers.
     try:
         if request.type == "https":
-            context = tls_context(ca_paths())
+            with turn("certificates"):
+                context = tls_context(ca_paths())
             director.add_handler(ProxyHandler(proxy_for(host)))
             director.add_handler(HTTPSHandler(0, context=context))
         else:  # a metadata service, which no proxy may see
@@ -435,7 +436,6 @@ CA_VARIABLES = (
 CA_BUNDLES = (
     "/etc/ssl/cert.pem",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/cert.pem",
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/ssl/ca-bundle.pem",
 )
