@@ -153,9 +153,9 @@ def test_a_person_has_to_sign_in_again(
     azure: Azure, run: Run, refusal: tuple[int, str]
 ) -> None:
     run(person_without_scope(azure))
-    azure.persons.refusal = refusal
+    azure.refusal = refusal
     assert_told(run, "AADSTS{}: {}".format(*refusal), REMEDY)
-    azure.persons.refusal = 0, ""
+    azure.refusal = 0, ""
     run(person(azure))
     run(KEYRING)
 

@@ -11,24 +11,25 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from functools import partialmethod
 from typing import Any
 
-from simulated_entra import Persons
 from simulated_identity import (
     APPLICATION,
     AUDIENCE,
     CLIENT_ID,
     CLIENT_SECRET,
+    COMMON,
     FEDERATED,
     POD_ISSUER,
     RESOURCE,
     SECRET_HEADER,
     TENANT,
     USER,
+    Refusal,
     encrypted_jwt,
-    entra_claims,
     jwt,
 )
 from simulated_machine import Machine
@@ -80,35 +81,36 @@ UPLOAD_URL = INDEX_URL.replace("simple", "upload")
 class Azure(Machine):
     """The simulated Azure, and the machine that sees it; a context manager."""
 
+    handshakes = 0
+    proxy_user = ""  # the header of the last connection
+    # How it behaves
+    skew = 0.0  # seconds by which its clock is ahead of this machine's
+    proxy_refuses: tuple[int, str] | None = None  # a status and its phrase
+    tls: ssl.SSLContext | None = None  # instead of a good one for each host
+    encrypted = False  # tokens issued from now on are for Azure alone to read
+    claims: Mapping[str, Any] = {}  # of all of them
+    public_feeds: Collection[str] = ()
+    is_member = has_role = True  # whoever signs in
+    challenge: Mapping[str, Any] = {}  # overrides headers of the feed's 401
+    lifetime = 3600.0  # seconds, the longest of a session token
+    refuses_valid_to = False
+    revoked_claims = ""  # base64; if set, the tokens that az gets are revoked
+    refusal: Refusal = (0, "")  # if there is a code, no person gets a token
+    secret = CLIENT_SECRET  # of the application
+    github_claims: Mapping[str, Any] = {}  # overrides those of its assertions
+    identity: str | None = None  # the bearer of the managed identity
+    assigned: Collection[str] = (CLIENT_ID,)  # the user-assigned identities
+
     def __init__(self) -> None:
         super().__init__()
         # What was asked of it, and what it issued
         self.requests: list[Recorded] = []
         self.connects: list[str] = []  # the hosts that the proxy was asked for
-        self.handshakes = 0
-        self.proxy_user = ""  # the header of the last connection
         self.uploads: list[bytes] = []
         self.bearers: dict[str, dict[str, Any]] = {}  # Entra's tokens, and their claims
         self.session_tokens: dict[str, Issued] = {}
-        # How it behaves
-        self.faults: dict[str, list[Answer]] = {kind: [] for kind in SERVICES}
-        self.skew = 0.0  # seconds by which its clock is ahead of this machine's
-        self.proxy_refuses: tuple[int, str] | None = None  # a status and its phrase
-        self.tls: ssl.SSLContext | None = None  # instead of a good one for each host
-        self.encrypted = False  # tokens issued from now on are for Azure alone to read
-        self.claims: dict[str, Any] = {}  # of all of them
-        self.public_feeds: set[str] = set()
-        self.is_member = self.has_role = True  # whoever signs in
-        self.challenge: dict[str, Any] = {}  # overrides headers of the feed's 401
         self.passwords: dict[str, Issued] = {}  # personal access tokens and the like
-        self.lifetime = 3600.0  # seconds, the longest of a session token
-        self.refuses_valid_to = False
-        self.revoked_claims = ""  # base64; if set, the tokens that az gets are revoked
-        self.persons = Persons()
-        self.secret = CLIENT_SECRET  # of the application
-        self.github_claims: dict[str, Any] = {}  # overrides those of its assertions
-        self.identity: str | None = None  # the bearer of the managed identity
-        self.assigned = [CLIENT_ID]  # the user-assigned identities
+        self.faults: dict[str, list[Answer]] = {kind: [] for kind in SERVICES}
 
         self.ca_file = self.folder / "ca.pem"
         authority().cert_pem.write_to_path(str(self.ca_file))
@@ -134,19 +136,17 @@ class Azure(Machine):
         """The time by Azure's clock."""
         return time.time() + self.skew
 
-    def entra_token(self, **claims: Any) -> str:
+    def entra_token(self, who: Mapping[str, Any] = USER, **claims: Any) -> str:
         """Issue the token of a user of az, with these claims besides."""
-        return self.issue({**USER, **self.claims, **claims})
-
-    def application_token(self, **claims: Any) -> str:
-        """Issue the token of a service principal or a managed identity, likewise."""
-        return self.issue({**APPLICATION, **self.claims, **claims})
-
-    def issue(self, claims: Mapping[str, Any]) -> str:
-        issued = {**entra_claims(int(self.now())), **claims}
+        now = int(self.now())
+        times = {"iat": now - 300, "nbf": now - 300, "exp": now + 3600}  # dated back
+        issued = {**COMMON, **times, **who, **self.claims, **claims}
         token = self.encode(issued)
         self.bearers[token] = issued
         return token
+
+    # The token of a service principal or a managed identity, likewise
+    application_token = partialmethod(entra_token, APPLICATION)
 
     def encode(self, claims: Mapping[str, Any]) -> str:
         return encrypted_jwt() if self.encrypted else jwt(claims)
@@ -163,9 +163,9 @@ class Azure(Machine):
         here = (claims.get("tid"), claims.get("aud")) == (TENANT, RESOURCE)
         return claims if here and claims["exp"] > self.now() else {}
 
-    def is_revoked(self, claims: Mapping[str, Any]) -> bool:
+    def is_revoked(self, claims: Mapping[str, Any]) -> object:
         """Tell whether a token is revoked; only those of clients with CP1 can be."""
-        return bool(self.revoked_claims) and "CP1" in claims.get("xms_cc", [])
+        return self.revoked_claims and "xms_cc" in claims
 
     # --- What a process finds around it
 
@@ -203,7 +203,7 @@ class Azure(Machine):
         """Return the variables of GitHub's job that signs in the application."""
         return {
             "AZURE_CLIENT_ID": CLIENT_ID,
-            "ACTIONS_ID_TOKEN_REQUEST_URL": f"https://{GITHUB}{GITHUB_PATH}?api-version=2.0",
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"https://{GITHUB}{GITHUB_PATH}",
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": REQUEST_TOKEN,
         }
 

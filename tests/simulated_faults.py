@@ -77,13 +77,9 @@ def status(code: int, content: object = "<html>", **headers: str) -> Answer:
     return answer
 
 
-def refuses(status: int, message: str, type_key: str = "") -> Answer:
+def refuses(code: int, message: str) -> Answer:
     """Return the answer of an API of Azure DevOps that refuses in these words."""
-
-    def answer(handler: Handler) -> None:
-        handler.refuse(status, message, type_key)
-
-    return answer
+    return status(code, {"message": message})
 
 
 def drip(start: bytes, more: bytes) -> Answer:
@@ -112,17 +108,14 @@ NOT_MATERIALIZED = refuses(
     403,
     "Identity 77777777-0000-0000-0000-000000000000 has not been materialized, please"
     " use interactive login over the browser first.",
-    "AadUserStateException",
 )
 TF401444 = refuses(
     401,
     "TF401444: Please sign-in at least once as 77777777\\dev@contoso.com in a web"
     " browser to enable access to the service.",
-    "UnauthorizedRequestException",
 )
 VS403463 = refuses(
     403,
     "VS403463: The conditional access policy defined by your Microsoft Entra"
     " administrator has failed.",
-    "ConditionalAccessPolicyException",
 )

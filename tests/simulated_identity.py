@@ -33,6 +33,16 @@ FEDERATED = {
     POD_ISSUER: "system:serviceaccount:default:app",
 }
 
+# Claims of every token of Entra, of a person's, and of an application's
+COMMON = {
+    "aud": RESOURCE,
+    "iss": ISSUER,
+    "aio": "E2ZgYGjz",
+    "rh": "1.AXQAq",
+    "tid": TENANT,
+    "uti": "k0Zr3v",
+    "ver": "1.0",
+}
 USER = {
     "appid": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",  # az
     "appidacr": "0",
@@ -53,13 +63,6 @@ APPLICATION = {
 
 
 # --- Tokens
-
-
-def entra_claims(now: int) -> dict[str, Any]:
-    """Return the claims of every token of Entra, which dates them back."""
-    whose = {"aud": RESOURCE, "iss": ISSUER, "tid": TENANT, "ver": "1.0"}
-    times = {"iat": now - 300, "nbf": now - 300, "exp": now + 3600}
-    return {**whose, **times, **dict.fromkeys(["aio", "rh", "uti"], token_urlsafe(40))}
 
 
 def encode(content: object) -> str:
@@ -113,9 +116,8 @@ def application_problem(tenant: str, form: Mapping[str, str], azure: Azure) -> R
     if secret is None:
         return assertion_problem(form, azure.now())
     if secret != azure.secret:
-        value = "the client secret value, not the client secret ID, for a secret added"
-        sent = f"Ensure the secret being sent in the request is {value} to app"
-        return 7000215, f"Invalid client secret provided. {sent} '{client_id}'."
+        value = "the client secret value, not the client secret ID, for the secret"
+        return 7000215, f"Invalid client secret provided. Ensure that you send {value}."
     return 0, ""
 
 
@@ -174,10 +176,10 @@ def metadata_problem(
     if client_id is None and is_alone and path != "/MSI/auth":
         client_id = CLIENT_ID
     problem = "Identity not found" if is_imds else NONE_FOUND
-    if asked != (version, RESOURCE):
-        problem = "The api-version or the resource is not supported"
-    elif any(headers[name] != needed[name] for name in needed):
-        problem = "Required metadata header not specified"
+    if asked != (version, RESOURCE) or any(
+        headers[name] != needed[name] for name in needed
+    ):
+        problem = "Required metadata header or parameter not specified"
     elif azure.identity and client_id in azure.assigned:
         return {}
     elif is_imds and client_id is None:

@@ -68,10 +68,10 @@ NO_PRINCIPALS = "Service principals are not allowed to perform this action."
 
 PAGE = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
 TOKENS = (
-    r"^(/[^/]+)?/_apis/Token/SessionTokens\?(tokenType=SelfDescribing&)?"
-    r"api-version=5\.0-preview\.1(&tokenType=SelfDescribing)?$"
+    r"POST (/[^/]+)?/_apis/Token/SessionTokens\?(tokenType=SelfDescribing&)?"
+    r"api-version=5\.0-preview\.1(&tokenType=SelfDescribing)? "
 )
-GITHUB_PATH = f"/104//idtoken/{OBJECT_ID}/{TENANT}"
+GITHUB_PATH = f"/104//idtoken/{OBJECT_ID}/{TENANT}?api-version=2.0"
 REQUEST_TOKEN = "the-request-token-of-github"
 
 
@@ -132,7 +132,6 @@ def feed_id(feed: str) -> str:
 class Server(ThreadingHTTPServer):
     """The proxy (host "") or the metadata services."""
 
-    daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, azure: Azure, host: str) -> None:
@@ -188,8 +187,6 @@ class Handler(BaseHTTPRequestHandler):
         )
         self.azure.requests.append(self.recorded)
         kind = service_at(self.host)
-        if not kind:  # asked of the proxy itself
-            return self.send_error(502)
         url = urlsplit(self.path)
         self.route, self.query = url.path, dict(parse_qsl(url.query))
         try:
@@ -228,16 +225,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(
-        self,
-        status: int,
-        message: str,
-        type_key: str = "",
-        headers: Mapping[str, Any] = {},
+        self, status: int, message: str, headers: Mapping[str, Any] = {}
     ) -> None:
         """Answer with an error of an API, or show a browser where to sign in."""
         if status == 401 and self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
             status, headers = 302, {"Location": f"https://{AUTHORITY}/_signin"}
-        self.answer(status, {"message": message, "typeKey": type_key}, headers)
+        self.answer(status, {"message": message}, headers)
 
     def refuse_at_feed(
         self, status: int, message: str = "", headers: Mapping[str, Any] = {}
@@ -287,13 +280,13 @@ class Handler(BaseHTTPRequestHandler):
     def granted(self, organization: str) -> set[str]:
         """Return the scopes of the password in the request, none if it is no good."""
         azure = self.azure
-        kind, _, value = self.headers.get("Authorization", "").partition(" ")
-        password = base64.b64decode(value).decode().partition(":")[2]
+        encoded = self.headers.get("Authorization", "").partition("Basic ")[2]
+        password = base64.b64decode(encoded).decode().partition(":")[2]
         issued = azure.session_tokens.get(password) or azure.passwords.get(password)
         claims = azure.valid_claims(password)
         if claims and not azure.is_revoked(claims):
             issued = Issued("", claims.get("scp", EVERYTHING).split())
-        if kind.lower() != "basic" or not issued or issued.expires <= azure.now():
+        if not issued or issued.expires <= azure.now():
             return set()
         is_here = issued.organization in ("", organization)
         return {*issued.scopes} if is_here else set()
@@ -319,17 +312,16 @@ class Handler(BaseHTTPRequestHandler):
     def answer_authority(self) -> None:
         azure = self.azure
         is_json = self.headers.get_content_type() == "application/json"
-        if self.command != "POST" or not re.search(TOKENS, self.path) or not is_json:
+        if not (is_json and re.match(TOKENS, self.requestline)):
             return self.refuse(400, "not what this service expects")
         bearer = self.headers.get("Authorization", "").partition("Bearer ")[2]
         claims = azure.valid_claims(bearer)
         if not claims or azure.is_revoked(claims):
             error = f', error="insufficient_claims", claims="{azure.revoked_claims}"'
             headers = {"WWW-Authenticate": PAGE + error * bool(claims)}
-            key = "UnauthorizedRequestException"
-            return self.refuse(401, STRANGER, key, headers)
+            return self.refuse(401, STRANGER, headers)
         if "scp" not in claims:
-            return self.refuse(401, NO_PRINCIPALS, "InvalidAccessException")
+            return self.refuse(401, NO_PRINCIPALS)
         self.answer_wish(json.loads(self.body), azure.now())
 
     def answer_wish(self, wish: dict[str, str], now: float) -> None:
@@ -342,35 +334,30 @@ class Handler(BaseHTTPRequestHandler):
             if self.azure.refuses_valid_to or until <= now:
                 problem = "InvalidValidTo"
         if problem:
-            return self.refuse(400, problem, "SessionTokenCreateException")
-        who = {"iss": "app.vstoken.visualstudio.com", "nameid": OBJECT_ID}
-        times = {"nbf": int(now), "exp": int(until)}
-        token = self.azure.encode({**who, **times, "scp": wish["scope"]})
+            return self.refuse(400, problem)
+        claims = {"iss": "app.vstoken.visualstudio.com", "scp": wish["scope"]}
+        token = self.azure.encode({**claims, "exp": int(until)})
         organization = organization_at(self.host, self.route)
         self.azure.session_tokens[token] = Issued(organization, scopes, until)
-        validity = {"validFrom": iso(now), "validTo": iso(until)}
-        self.answer(200, {**wish, **validity, "token": token})
+        self.answer(200, {**wish, "token": token, "validTo": iso(until)})
 
     # --- Entra: "/{tenant}/oauth2/v2.0/token"
 
     def answer_entra(self) -> None:
         if answers_a_person(self):
             return
-        tenant, _, page = self.route[1:].partition("/")
-        if self.command != "POST" or page != "oauth2/v2.0/token":
-            return self.answer(404, "<html>no such page</html>")
+        named = re.match(r"POST /([^/]+)/oauth2/v2\.0/token ", self.requestline)
+        if not named:
+            return self.send_error(404)
         is_form = self.headers.get_content_type() == "application/x-www-form-urlencoded"
         form = dict(parse_qsl(self.body.decode())) if is_form else {}
-        code, reason = application_problem(tenant, form, self.azure)
+        code, reason = application_problem(named[1], form, self.azure)
         if code:
             return self.refuse_sign_in(code, reason)
-        token = self.azure.application_token(
-            appid=form["client_id"],
-            appidacr="1" if "client_secret" in form else "2",
-            aud=form["scope"].replace("/.default", ""),
-        )
-        answer = {"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599}
-        self.answer(200, {**answer, "access_token": token})
+        resource = form["scope"].replace("/.default", "")
+        token = self.azure.application_token(aud=resource)
+        answer = {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
+        self.answer(200, answer)
 
     def refuse_sign_in(self, code: int, reason: str) -> None:
         error = ERRORS.get(code, "invalid_client")
@@ -386,13 +373,11 @@ class Handler(BaseHTTPRequestHandler):
     # --- GitHub's OIDC provider
 
     def answer_github(self) -> None:
-        known = self.route == GITHUB_PATH and self.query.get("api-version") == "2.0"
-        if self.command != "GET" or not known:
-            return self.answer(404, "<html>no such page</html>")
-        if self.headers.get("Authorization") != f"Bearer {REQUEST_TOKEN}":
+        if not self.requestline.startswith(f"GET {GITHUB_PATH}"):
+            return self.send_error(404)
+        if self.headers["Authorization"] != f"Bearer {REQUEST_TOKEN}":
             return self.answer(401, {"message": "the request token is not valid"})
-        audience = self.query.get("audience", "https://github.com/contoso")
-        claims = {"aud": audience, **self.azure.github_claims}
+        claims = {"aud": self.query["audience"], **self.azure.github_claims}
         self.answer(200, {"value": self.azure.assertion(GITHUB_ISSUER, **claims)})
 
     # --- The metadata services
@@ -400,7 +385,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer_metadata(self) -> None:
         azure = self.azure
         if self.command != "GET" or self.route not in METADATA:
-            return self.answer(404, "<html>no such page</html>")
+            return self.send_error(404)
         problem = metadata_problem(self.route, self.headers, self.query, azure)
         if problem:
             return self.answer(400, problem)
