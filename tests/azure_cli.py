@@ -26,8 +26,7 @@ from simulated_azure import (
     Handler,
     wheel,
 )
-from simulated_entra import OTHER_TENANT
-from simulated_identity import RESOURCE
+from simulated_identity import OTHER_TENANT, RESOURCE
 
 REAL_AZ = os.environ["REAL_AZ"]
 REMEDY = (

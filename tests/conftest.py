@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -29,14 +29,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
 DIALS = {"PAUSES": [0.01, 0.02], "IMDS_PAUSES": [0.01] * 4}  # of every asking process
-Dials = Optional[Mapping[str, object]]  # constants of the module, and values for a test
 
 
 class Asked(NamedTuple):
-    """What keyring returned, what was logged of it, and what a client's user saw.
-
-    In a process of its own all that is logged is in stderr.
-    """
+    """What keyring returned, what was logged of it, and what a client's user saw."""
 
     value: list[str] | None  # the username and the password
     log: str
@@ -142,9 +138,12 @@ def python(azure: Azure) -> Python:
     """Run a program, see command(), in a process that sees the Azure."""
 
     def run(
-        program: str, *arguments: str, dials: Dials = None, **variables: str
+        program: str,
+        *arguments: str,
+        dials: Mapping[str, object] = {},
+        **variables: str,
     ) -> Outcome:
-        numbers = json.dumps({**DIALS, **(dials or {})})
+        numbers = json.dumps({**DIALS, **dials})
         done = azure.run(*command(program, *arguments), DIALS=numbers, **variables)
         assert done.returncode == 0, done.stderr
         return Outcome([*map(json.loads, done.stdout.splitlines())], done.stderr)
@@ -155,12 +154,11 @@ def python(azure: Azure) -> Python:
 @pytest.fixture
 def ask(
     azure: Azure,
-    python: Python,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> Ask:
-    """Ask the real keyring: in this process, which is quick, or in one of its own."""
+    """Ask the real keyring in this process, which is quick."""
     import keyring  # neither is installed where the clients run
 
     import artifacts_keyring_nofuss as module
@@ -169,16 +167,10 @@ def ask(
         url: str | None = INDEX_URL,
         username: str | None = None,
         *,
-        apart: bool = False,
-        dials: Dials = None,
+        dials: Mapping[str, object] = {},
         **variables: str,
     ) -> Asked:
-        if apart:
-            who = [] if username is None else [username]
-            done = python("ask.py", url, *who, dials=dials, **variables)
-            return Asked(done.value, done.stderr, done.stderr, "", done.stderr)
-
-        for constant, number in {**DIALS, **(dials or {})}.items():
+        for constant, number in {**DIALS, **dials}.items():
             monkeypatch.setattr(module, constant, number)
         module.memory.clear()
         caplog.set_level(logging.DEBUG, module.__name__)

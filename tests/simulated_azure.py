@@ -46,7 +46,6 @@ from simulated_services import (
     Answer,
     Handler,
     Issued,
-    Recorded,
     Server,
     authority,
     wheel,
@@ -104,7 +103,7 @@ class Azure(Machine):
     def __init__(self) -> None:
         super().__init__()
         # What was asked of it, and what it issued
-        self.requests: list[Recorded] = []
+        self.requests: list[Any] = []
         self.connects: list[str] = []  # the hosts that the proxy was asked for
         self.uploads: list[bytes] = []
         self.bearers: dict[str, dict[str, Any]] = {}  # Entra's tokens, and their claims
@@ -146,7 +145,7 @@ class Azure(Machine):
         return token
 
     # The token of a service principal or a managed identity, likewise
-    application_token = partialmethod(entra_token, APPLICATION)
+    application_token: partialmethod[str] = partialmethod(entra_token, APPLICATION)
 
     def encode(self, claims: Mapping[str, Any]) -> str:
         return encrypted_jwt() if self.encrypted else jwt(claims)

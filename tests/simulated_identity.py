@@ -6,12 +6,13 @@ import base64
 import json
 import time
 from collections.abc import Mapping
-from email.message import Message
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from simulated_azure import Azure
+    from simulated_services import Handler
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of application and identity
@@ -114,14 +115,14 @@ def application_problem(tenant: str, form: Mapping[str, str], azure: Azure) -> R
     if scope not in SCOPES:
         return 500011, f"The resource principal named {scope} was not found in tenant."
     if secret is None:
-        return assertion_problem(form, azure.now())
+        return assertion_problem(form)
     if secret != azure.secret:
         value = "the client secret value, not the client secret ID, for the secret"
         return 7000215, f"Invalid client secret provided. Ensure that you send {value}."
     return 0, ""
 
 
-def assertion_problem(form: Mapping[str, str], now: float) -> Refusal:
+def assertion_problem(form: Mapping[str, str]) -> Refusal:
     """Check whether an assertion is one that the application may sign in with."""
     if form.get("client_assertion_type") != ASSERTION_TYPE:
         needed = "'client_assertion' or 'client_secret'"
@@ -138,9 +139,112 @@ def assertion_problem(form: Mapping[str, str], now: float) -> Refusal:
         if value not in known:
             what = f"for presented assertion {name} '{value}'"
             return code, f"No matching federated identity record found {what}."
-    if not claims["nbf"] <= now < claims["exp"]:
-        return 700024, "Client assertion is not within its valid time range."
     return 0, ""
+
+
+# --- What a real az asks, by which persons sign in: Entra, and Azure Resource Manager
+# https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code
+# https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc
+
+OTHER_TENANT = "22222222-3333-4444-5555-666666666666"
+NAMES = {TENANT: "dev@contoso.com", OTHER_TENANT: "dev@fabrikam.com"}
+ENTRA = "login.microsoftonline.com"
+ALIASES = [ENTRA, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+DEVICE_PAGE = "https://login.microsoft.com/device"
+EVERY_LOGIN = {"openid", "profile", "offline_access"}  # scopes that az adds
+STRANGER = (
+    "User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{}/'"
+    " does not exist in tenant 'Contoso' and cannot access the application "
+    f"'{USER['appid']}'(Microsoft Azure CLI) in that tenant."
+)
+
+
+def answers_a_person(handler: Handler) -> bool:
+    """Answer what Entra is asked while a person signs in; tell whether it was that."""
+    form = dict(parse_qsl(handler.body.decode()))
+    tenant, _, page = handler.route[1:].partition("/")
+    home = TENANT if tenant == "organizations" else tenant
+    protocol = f"https://{ENTRA}/{tenant}/oauth2/v2.0"
+    pages: dict[str, dict[str, Any]] = {
+        "discovery/instance": {
+            "metadata": [
+                {
+                    "preferred_network": ENTRA,
+                    "preferred_cache": ALIASES[1],
+                    "aliases": ALIASES,
+                }
+            ]
+        },
+        "v2.0/.well-known/openid-configuration": {
+            "issuer": f"https://{ENTRA}/{tenant}/v2.0",
+            "authorization_endpoint": f"{protocol}/authorize",
+            "device_authorization_endpoint": f"{protocol}/devicecode",
+            "token_endpoint": f"{protocol}/token",
+        },
+        "oauth2/v2.0/devicecode": {
+            "user_code": "ABCD1234",
+            "device_code": f"{home} {form.get('scope')}",  # opaque to az
+            "verification_uri": DEVICE_PAGE,
+            "expires_in": 900,
+            "interval": 5,
+            "message": f"To sign in, open {DEVICE_PAGE} and enter the code ABCD1234.",
+        },
+    }
+    if page in pages:
+        handler.answer(200, pages[page])
+    elif form.get("grant_type") in (DEVICE_CODE, "refresh_token"):
+        answer_grant(handler, tenant, form)
+    else:
+        return False
+    return True
+
+
+def answer_grant(handler: Handler, tenant: str, form: dict[str, str]) -> None:
+    """Give one person in each tenant tokens; whoever has a code has approved."""
+    proof = form.get("device_code") or form["refresh_token"]
+    home, *scopes = proof.split()
+    (scope,) = {*form.get("scope", "").split(), *scopes} - EVERY_LOGIN
+    code, reason = handler.azure.refusal
+    if tenant not in (home, "organizations"):
+        code, reason = 50020, STRANGER.format(home)
+    elif scope not in SCOPES:
+        code, reason = 500011, f"The resource principal named {scope} was not found."
+    if code:
+        return handler.refuse_sign_in(code, reason)
+    handler.answer(200, person_tokens(handler.azure, home, scope))
+
+
+def person_tokens(azure: Azure, tenant: str, scope: str) -> dict[str, Any]:
+    name, resource, now = NAMES[tenant], scope[: -len("/.default")], int(azure.now())
+    identity = {
+        "aud": USER["appid"],
+        "iss": f"https://{ENTRA}/{tenant}/v2.0",
+        "iat": now,
+        "exp": now + 3600,
+        "sub": USER["sub"],
+        "oid": USER["oid"],
+        "tid": tenant,
+        "preferred_username": name,
+    }
+    return {
+        "token_type": "Bearer",
+        "scope": f"{resource}/user_impersonation {scope}",
+        "expires_in": 3599,
+        "access_token": azure.entra_token(
+            aud=resource, tid=tenant, upn=name, unique_name=name
+        ),
+        "refresh_token": tenant,  # opaque to az
+        "foci": "1",
+        "id_token": jwt(identity),
+        "client_info": encode({"uid": USER["oid"], "utid": tenant}),
+    }
+
+
+def answer_arm(handler: Handler) -> None:
+    """Answer that the account sees its tenant and no subscriptions."""
+    tenants = [{"id": f"/tenants/{TENANT}", "tenantId": TENANT}]
+    handler.answer(200, {"value": tenants if handler.route == "/tenants" else []})
 
 
 # --- Managed identity
@@ -163,27 +267,3 @@ NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified
 NONE_FOUND += " ClientId/ResourceId/PrincipalId."
 SEVERAL = "Multiple user assigned identities exist, please specify the clientId"
 SEVERAL += " / resourceId of the identity in the token request"
-
-
-def metadata_problem(
-    path: str, headers: Message, query: Mapping[str, str], azure: Azure
-) -> dict[str, Any]:
-    """Return the answer of a metadata service that refuses, {} if it does not."""
-    version, needed, parameter = METADATA[path]
-    asked = query.get("api-version"), query.get("resource")
-    is_imds, is_alone = path.startswith("/metadata"), len(azure.assigned) == 1
-    client_id = query.get(parameter)
-    if client_id is None and is_alone and path != "/MSI/auth":
-        client_id = CLIENT_ID
-    problem = "Identity not found" if is_imds else NONE_FOUND
-    if asked != (version, RESOURCE) or any(
-        headers[name] != needed[name] for name in needed
-    ):
-        problem = "Required metadata header or parameter not specified"
-    elif azure.identity and client_id in azure.assigned:
-        return {}
-    elif is_imds and client_id is None:
-        problem = SEVERAL
-    if is_imds:
-        return {"error": "invalid_request", "error_description": problem}
-    return {"statusCode": 400, "message": problem}

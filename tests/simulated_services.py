@@ -10,20 +10,19 @@ import base64
 import json
 import re
 import ssl
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import datetime
-from email.message import Message
 from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 from uuid import NAMESPACE_DNS, uuid4, uuid5
@@ -31,18 +30,20 @@ from uuid import NAMESPACE_DNS, uuid4, uuid5
 import trustme
 from flit_core.wheel import make_wheel_in
 
-from simulated_entra import answer_arm, answers_a_person
 from simulated_identity import (
     ERRORS,
     EVERYTHING,
     GITHUB_ISSUER,
     METADATA,
+    NONE_FOUND,
     OBJECT_ID,
     RESOURCE,
+    SEVERAL,
     TENANT,
+    answer_arm,
+    answers_a_person,
     application_problem,
     iso,
-    metadata_problem,
 )
 
 if TYPE_CHECKING:
@@ -73,19 +74,6 @@ TOKENS = (
 )
 GITHUB_PATH = f"/104//idtoken/{OBJECT_ID}/{TENANT}?api-version=2.0"
 REQUEST_TOKEN = "the-request-token-of-github"
-
-
-@dataclass
-class Recorded:
-    """A request that reached the simulated Azure, and its answer's status if any."""
-
-    host: str
-    method: str
-    path: str
-    headers: Message
-    body: bytes
-    status: int = 0
-    time: float = field(default_factory=time.monotonic)
 
 
 class Issued(NamedTuple):
@@ -142,10 +130,6 @@ class Server(ThreadingHTTPServer):
         azure.callback(self.shutdown)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def handle_error(self, *address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # who hangs up is no news
-            super().handle_error(*address)
-
 
 class Handler(BaseHTTPRequestHandler):
     """Answers one connection, through the proxy's CONNECT for one of Azure's hosts."""
@@ -155,10 +139,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         self.azure, self.host = self.server.azure, self.server.host
-        try:
+        with suppress(OSError):  # a client that hangs up is no news
             super().handle()
-        finally:
-            self.connection.close()
+        self.connection.close()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -166,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         self.host, _, port = self.path.partition(":")
         self.azure.connects.append(self.host)
-        self.azure.proxy_user = self.headers.get("Proxy-Authorization", "")
+        self.azure.proxy_user = self.headers["Proxy-Authorization"]
         if self.azure.proxy_refuses:
             self.send_response_only(*self.azure.proxy_refuses)
             return self.end_headers()
@@ -182,8 +165,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.recorded = Recorded(
-            self.host, self.command, self.path, self.headers, self.body
+        self.recorded = SimpleNamespace(
+            host=self.host,
+            method=self.command,
+            path=self.path,
+            headers=self.headers,
+            body=self.body,
+            status=0,  # of the answer, if there is any
+            time=time.monotonic(),
         )
         self.azure.requests.append(self.recorded)
         kind = service_at(self.host)
@@ -386,21 +375,37 @@ class Handler(BaseHTTPRequestHandler):
         azure = self.azure
         if self.command != "GET" or self.route not in METADATA:
             return self.send_error(404)
-        problem = metadata_problem(self.route, self.headers, self.query, azure)
-        if problem:
-            return self.answer(400, problem)
-        expires = str(int(azure.now()) + 3600)
-        answer = {"resource": RESOURCE, "token_type": "Bearer", "expires_on": expires}
-        self.answer(200, {"access_token": azure.identity, **answer})
+        version, needed, parameter = METADATA[self.route]
+        asked = self.query.get("api-version"), self.query.get("resource")
+        client_id = self.query.get(parameter)
+        if client_id is None and len(azure.assigned) == 1 and parameter != "clientid":
+            (client_id,) = azure.assigned  # Azure ML wants it named
+        is_imds = self.route.startswith("/metadata")
+        if asked != (version, RESOURCE) or any(
+            self.headers[name] != needed[name] for name in needed
+        ):
+            problem = "Required metadata header or parameter not specified"
+        elif azure.identity and client_id in azure.assigned:
+            expires = str(int(azure.now()) + 3600)
+            token = {"access_token": azure.identity, "token_type": "Bearer"}
+            return self.answer(200, {**token, "expires_on": expires})
+        elif is_imds:
+            problem = "Identity not found" if client_id else SEVERAL
+        else:
+            problem = NONE_FOUND
+        imds = {"error": "invalid_request", "error_description": problem}
+        self.answer(400, imds if is_imds else {"statusCode": 400, "message": problem})
 
 
 DOMAINS = r"(dev\.azure\.com|visualstudio\.com|codedev\.ms|vsts\.me)"
-LOGIN_HOSTS = r"login\.(microsoftonline\.com|windows\.net|microsoft\.com)"
 # Each service: the key of its faults, a pattern of its hosts, and its answers
 SERVICES: dict[str, tuple[str, Answer]] = {
     FEED: (rf"([\w-]+\.)?pkgs\.{DOMAINS}", Handler.answer_feed),
     AUTHORITY: (rf"([\w-]+\.)?vssps(ext)?\.{DOMAINS}", Handler.answer_authority),
-    ENTRA: (LOGIN_HOSTS, Handler.answer_entra),
+    ENTRA: (
+        r"login\.(microsoftonline\.com|windows\.net|microsoft\.com)",
+        Handler.answer_entra,
+    ),
     "arm": (r"management\.azure\.com", answer_arm),
     GITHUB: (r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
     STORAGE: (

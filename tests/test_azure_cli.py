@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Ask, command
+from conftest import Ask, Python, command
 from simulated_azure import INDEX_URL, Azure, jwt
 
 OTHER = "aaaaaaaa-2222-3333-4444-555555555555"
@@ -97,13 +97,15 @@ def test_a_missing_az_is_told(azure: Azure, ask: Ask) -> None:
     assert told in ask().failure
 
 
-def test_everything_works_where_nothing_can_be_written(azure: Azure, ask: Ask) -> None:
+def test_everything_works_where_nothing_can_be_written(
+    azure: Azure, python: Python
+) -> None:
     """A folder that is a file: not even root can write there."""
     azure.az_signed_in()
     nowhere = azure.folder / "nowhere"
     nowhere.touch()
     folders = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
-    assert ask(apart=True, **dict.fromkeys(folders, str(nowhere))).value
+    assert python("ask.py", INDEX_URL, **dict.fromkeys(folders, str(nowhere))).value
 
 
 # --- What az says

@@ -98,13 +98,13 @@ for user in (None, "", "me", "__token__"):
 
 
 @pytest.mark.parametrize("debug", ["", "0"])
-def test_success_leaves_no_trace(azure: Azure, ask: Ask, debug: str) -> None:
+def test_success_leaves_no_trace(azure: Azure, python: Python, debug: str) -> None:
     """Neither for the eye nor on the disk."""
     azure.az_signed_in()
     before = {*azure.folder.rglob("*")}
-    asked = ask(apart=True, **{DEBUG: debug})
-    assert asked.value
-    assert asked.stderr == ""
+    done = python("ask.py", INDEX_URL, **{DEBUG: debug})
+    assert done.value
+    assert done.stderr == ""
     assert {path.name for path in {*azure.folder.rglob("*")} - before} == {"az.log"}
 
 
