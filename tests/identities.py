@@ -99,8 +99,8 @@ WAYS: dict[Identity, Way] = {
     Azure.client_secret: Way("workload_identity", [ENTRA]),
     user: Way("azure_cli", [AUTHORITY]),
     service_principal: Way("azure_cli", []),
-    managed_identity: Way("managed_identity", [IMDS]),
-    app_service: Way("managed_identity", [IMDS]),
-    azure_ml: Way("managed_identity", [IMDS]),
+    **dict.fromkeys(
+        [managed_identity, app_service, azure_ml], Way("managed_identity", [IMDS])
+    ),
 }
 IDENTITIES = [*WAYS, build_secret]

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 
-from simulated_services import Answer, Handler
+from simulated_azure import Answer, Handler
 
 
 def drop(handler: Handler) -> None:
@@ -57,11 +57,6 @@ def redirect(handler: Handler) -> None:
     handler.answer(302, headers={"Location": f"https://evil.example/?{sent(handler)}"})
 
 
-def nonsense(handler: Handler) -> None:
-    """Answer that all is well, in words of the wrong kinds."""
-    handler.answer(200, {"token": ["x"], "access_token": 7, "value": ""})
-
-
 def flood(handler: Handler) -> None:
     """Answer without end."""
     handler.wfile.write(b"HTTP/1.1 401 No\r\n\r\n")
@@ -75,6 +70,10 @@ def status(code: int, content: object = "<html>", **headers: str) -> Answer:
 
     answer.__name__ = str(code)
     return answer
+
+
+# All is well, in words of the wrong kinds
+nonsense = status(200, {"token": ["x"], "access_token": 7, "value": ""})
 
 
 def refuses(code: int, message: str) -> Answer:

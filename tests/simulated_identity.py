@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
-    from simulated_azure import Azure
-    from simulated_services import Handler
+    from simulated_azure import Azure, Handler
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of application and identity
@@ -21,7 +20,6 @@ RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps
 ARM_RESOURCE = "https://management.core.windows.net/"  # which az asks
 SCOPES = {f"{RESOURCE}/.default", f"{ARM_RESOURCE}/.default"}
 EVERYTHING = "user_impersonation"
-ISSUER = f"https://sts.windows.net/{TENANT}/"
 AUDIENCE = "api://AzureADTokenExchange"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SECRET_HEADER = "the-secret-of-the-metadata-service"
@@ -37,16 +35,11 @@ FEDERATED = {
 # Claims of every token of Entra, of a person's, and of an application's
 COMMON = {
     "aud": RESOURCE,
-    "iss": ISSUER,
-    "aio": "E2ZgYGjz",
-    "rh": "1.AXQAq",
+    "iss": f"https://sts.windows.net/{TENANT}/",
     "tid": TENANT,
-    "uti": "k0Zr3v",
-    "ver": "1.0",
 }
 USER = {
     "appid": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",  # az
-    "appidacr": "0",
     "oid": "77777777-0000-0000-0000-000000000000",
     "scp": EVERYTHING,
     "sub": "the-subject-that-this-user-is-for-az-alone",
@@ -56,8 +49,6 @@ USER = {
 }
 APPLICATION = {
     "appid": CLIENT_ID,
-    "appidacr": "2",
-    "idp": ISSUER,
     "oid": OBJECT_ID,
     "sub": OBJECT_ID,
 }

@@ -38,6 +38,7 @@ from simulated_azure import (
     Azure,
     Handler,
     Issued,
+    service_at,
 )
 from simulated_faults import (
     BROKEN,
@@ -50,7 +51,6 @@ from simulated_faults import (
     status,
 )
 from simulated_machine import HOUR, Lifelines, ended
-from simulated_services import service_at
 
 THREADS = 16
 LIMIT = 8.0  # of a sign-in with every kind of bad luck, on a busy machine

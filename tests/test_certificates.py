@@ -15,8 +15,7 @@ from OpenSSL import crypto
 import artifacts_keyring_nofuss as module
 from conftest import Ask
 from identities import token
-from simulated_azure import FEED, Azure
-from simulated_services import authority
+from simulated_azure import FEED, Azure, authority
 
 VARIABLES = [
     "SSL_CERT_FILE",

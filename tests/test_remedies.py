@@ -14,9 +14,8 @@ import trustme
 import artifacts_keyring_nofuss as module
 from conftest import Ask, Python
 from identities import user
-from simulated_azure import AUTHORITY, ENTRA, FEED, TENANT, Azure
+from simulated_azure import AUTHORITY, ENTRA, FEED, TENANT, Azure, authority
 from simulated_faults import status
-from simulated_services import authority
 
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
 LOGIN = (
