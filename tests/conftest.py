@@ -79,21 +79,15 @@ Golden = Callable[[str, str], None]
 # --- Nothing is left behind
 
 
-@pytest.fixture(scope="session", autouse=True)
-def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give this process a folder of its own for temporary files."""
-    folder = str(tmp_path_factory.mktemp("temporary"))
-    with patch.object(tempfile, "tempdir", folder):
-        yield folder
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left(temporary_folder: str) -> Iterator[None]:
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail a test that leaves a process, a thread or a temporary file behind."""
-    before = {*leftovers(temporary_folder)}
-    yield
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    before = {*leftovers(folder)}
+    with patch.object(tempfile, "tempdir", folder):
+        yield
     for _ in range(300):
-        left = {*leftovers(temporary_folder)} - before
+        left = {*leftovers(folder)} - before
         if not left:
             return
         time.sleep(0.01)
@@ -204,14 +198,9 @@ def diagnose(azure: Azure) -> Diagnose:
 # --- Golden files
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    what = "write down anew what people see: see tests/golden"
-    parser.addoption("--update-golden", action="store_true", help=what)
-
-
 @pytest.fixture
-def golden(request: pytest.FixtureRequest, azure: Azure) -> Golden:
-    """Compare a text that people see with golden/NAME.txt."""
+def golden(azure: Azure) -> Golden:
+    """Compare a text that people see with golden/NAME.txt, or UPDATE_GOLDEN=1."""
 
     def compare(name: str, text: str) -> None:
         text = text.replace(str(azure.folder), "FOLDER")
@@ -222,7 +211,7 @@ def golden(request: pytest.FixtureRequest, azure: Azure) -> Golden:
             "(it asks [^,\n]*), .*", r"\1", text
         )  # what else is the machine's
         path = HERE / "golden" / f"{name}.txt"
-        if request.config.getoption("--update-golden"):
+        if "UPDATE_GOLDEN" in os.environ:
             path.write_text(text, encoding="utf-8")
         assert text == path.read_text(encoding="utf-8")
 

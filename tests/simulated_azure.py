@@ -39,7 +39,6 @@ from simulated_identity import (
     AUDIENCE,
     COMMON,
     ERRORS,
-    EVERYTHING,
     FEDERATED,
     GITHUB_ISSUER,
     METADATA,
@@ -259,7 +258,7 @@ class Handler(BaseHTTPRequestHandler):
                 message = STRANGER if scopes else ""
                 return self.refuse_at_feed(401, message, self.sign_in(organization))
             scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
-            if not {scope, WRITE, EVERYTHING} & scopes or not self.azure.has_role:
+            if not {scope, WRITE} & scopes or not self.azure.has_role:
                 return self.refuse_at_feed(403, NO_PERMISSION.format(needed))
         if upload:
             self.azure.uploads.append(self.body)
@@ -287,14 +286,13 @@ class Handler(BaseHTTPRequestHandler):
         azure = self.azure
         encoded = self.headers.get("Authorization", "").partition("Basic ")[2]
         password = base64.b64decode(encoded).decode().partition(":")[2]
-        issued = azure.session_tokens.get(password) or azure.passwords.get(password)
         claims = azure.valid_claims(password)
         if claims and not azure.is_revoked(claims):
-            issued = Issued("", claims.get("scp", EVERYTHING).split())
+            return {READ, WRITE}
+        issued = azure.session_tokens.get(password) or azure.passwords.get(password)
         if not issued or issued.expires <= azure.now():
             return set()
-        is_here = issued.organization in ("", organization)
-        return {*issued.scopes} if is_here else set()
+        return {*issued.scopes} if issued.organization in ("", organization) else set()
 
     def sign_in(self, organization: str) -> dict[str, Any]:
         """Return the headers that say where to sign in."""
@@ -378,9 +376,8 @@ class Handler(BaseHTTPRequestHandler):
     # --- GitHub's OIDC provider
 
     def answer_github(self) -> None:
-        if not self.requestline.startswith(f"GET {GITHUB_PATH}"):
-            return self.send_error(404)
-        if self.headers["Authorization"] != f"Bearer {REQUEST_TOKEN}":
+        authorized = self.headers["Authorization"] == f"Bearer {REQUEST_TOKEN}"
+        if not (authorized and self.requestline.startswith(f"GET {GITHUB_PATH}")):
             return self.answer(401, {"message": "the request token is not valid"})
         claims = {"aud": self.query["audience"], **self.azure.github_claims}
         self.answer(200, {"value": self.azure.assertion(GITHUB_ISSUER, **claims)})
@@ -392,12 +389,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "GET" or self.route not in METADATA:
             return self.send_error(404)
         version, needed, parameter = METADATA[self.route]
-        asked = self.query.get("api-version"), self.query.get("resource")
+        asked = {**self.query, "api-version": version, "resource": RESOURCE}
         client_id = self.query.get(parameter)
         if client_id is None and len(azure.assigned) == 1 and parameter != "clientid":
             (client_id,) = azure.assigned  # Azure ML wants it named
         is_imds = self.route.startswith("/metadata")
-        if asked != (version, RESOURCE) or any(
+        if asked != self.query or any(
             self.headers[name] != needed[name] for name in needed
         ):
             problem = "Required metadata header or parameter not specified"
@@ -556,14 +553,15 @@ class Azure(Machine):
     def az_answer(self, token: str) -> str:
         """Return what az prints for a token."""
         expires = int(self.now()) + 3600
-        answer = {
-            "accessToken": token,
-            "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
-            "expires_on": expires,
-            "tenant": TENANT,
-            "tokenType": "Bearer",
-        }
-        return json.dumps(answer)
+        return json.dumps(
+            {
+                "accessToken": token,
+                "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
+                "expires_on": expires,
+                "tenant": TENANT,
+                "tokenType": "Bearer",
+            }
+        )
 
     def github_job(self) -> dict[str, str]:
         """Return the variables of GitHub's job that signs in the application."""

@@ -17,11 +17,9 @@ TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT_ID = "99999999-0000-0000-0000-000000000000"  # of application and identity
 OBJECT_ID = "88888888-0000-0000-0000-000000000000"  # likewise
 RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"  # Azure DevOps
-ARM_RESOURCE = "https://management.core.windows.net/"  # which az asks
-SCOPES = {f"{RESOURCE}/.default", f"{ARM_RESOURCE}/.default"}
-EVERYTHING = "user_impersonation"
+# Azure DevOps, and the Resource Manager, which az asks
+SCOPES = {f"{RESOURCE}/.default", "https://management.core.windows.net//.default"}
 AUDIENCE = "api://AzureADTokenExchange"
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SECRET_HEADER = "the-secret-of-the-metadata-service"
 CLIENT_SECRET = "aBc8Q~the/secret+of=the~application"
 # Whose assertions the application may sign in with: subjects by issuers
@@ -41,7 +39,7 @@ COMMON = {
 USER = {
     "appid": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",  # az
     "oid": "77777777-0000-0000-0000-000000000000",
-    "scp": EVERYTHING,
+    "scp": "user_impersonation",
     "sub": "the-subject-that-this-user-is-for-az-alone",
     "unique_name": "dev@contoso.com",
     "upn": "dev@contoso.com",
@@ -115,13 +113,14 @@ def application_problem(tenant: str, form: Mapping[str, str], azure: Azure) -> R
 
 def assertion_problem(form: Mapping[str, str]) -> Refusal:
     """Check whether an assertion is one that the application may sign in with."""
-    if form.get("client_assertion_type") != ASSERTION_TYPE:
+    bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    if form.get("client_assertion_type") != bearer:
         needed = "'client_assertion' or 'client_secret'"
         return 7000218, f"The request body must contain the parameter: {needed}."
     middle = form["client_assertion"].split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(f"{middle}=="))
     issuer, subject, audience = map(claims.get, ("iss", "sub", "aud"))
-    rows: list[tuple[int, str, object, list[Any]]] = [
+    rows: list[Any] = [
         (700211, "issuer", issuer, [*FEDERATED]),
         (700213, "subject", subject, [FEDERATED.get(issuer)]),
         (700212, "audience", audience, [AUDIENCE, [AUDIENCE]]),
@@ -143,7 +142,6 @@ ENTRA = "login.microsoftonline.com"
 ALIASES = [ENTRA, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 DEVICE_PAGE = "https://login.microsoft.com/device"
-EVERY_LOGIN = {"openid", "profile", "offline_access"}  # scopes that az adds
 STRANGER = (
     "User account '{{EmailHidden}}' from identity provider 'https://sts.windows.net/{}/'"
     " does not exist in tenant 'Contoso' and cannot access the application "
@@ -157,7 +155,7 @@ def answers_a_person(handler: Handler) -> bool:
     tenant, _, page = handler.route[1:].partition("/")
     home = TENANT if tenant == "organizations" else tenant
     protocol = f"https://{ENTRA}/{tenant}/oauth2/v2.0"
-    pages: dict[str, dict[str, Any]] = {
+    pages: dict[str, Any] = {
         "discovery/instance": {
             "metadata": [
                 {
@@ -195,12 +193,11 @@ def answer_grant(handler: Handler, tenant: str, form: dict[str, str]) -> None:
     """Give one person in each tenant tokens; whoever has a code has approved."""
     proof = form.get("device_code") or form["refresh_token"]
     home, *scopes = proof.split()
-    (scope,) = {*form.get("scope", "").split(), *scopes} - EVERY_LOGIN
+    added = {"openid", "profile", "offline_access"}  # by az
+    (scope,) = {*form.get("scope", "").split(), *scopes} - added
     code, reason = handler.azure.refusal
     if tenant not in (home, "organizations"):
         code, reason = 50020, STRANGER.format(home)
-    elif scope not in SCOPES:
-        code, reason = 500011, f"The resource principal named {scope} was not found."
     if code:
         return handler.refuse_sign_in(code, reason)
     handler.answer(200, person_tokens(handler.azure, home, scope))
@@ -241,7 +238,7 @@ def answer_arm(handler: Handler) -> None:
 # --- Managed identity
 
 # What a metadata service demands: a version, headers, and how an identity is named
-METADATA: dict[str, tuple[str, dict[str, str | None], str]] = {
+METADATA: dict[str, Any] = {
     "/metadata/identity/oauth2/token": (
         "2018-02-01",
         {"Metadata": "true", "X-Forwarded-For": None},
