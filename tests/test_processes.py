@@ -276,18 +276,20 @@ def test_a_sign_in_works_in_any_circumstance(
 ) -> None:
     """In development mode, Python would tell of whatever is left unclosed.
 
-    An isolated interpreter of Python 3.12 crashes in it by itself.
+    In Python 3.12, a mere `import ssl` in an isolated interpreter crashes at its end.
     """
+    isolated = circumstance == "in an isolated interpreter"
+    if isolated and sys.version_info[:2] == (3, 12):
+        pytest.skip("Python's own modules crash there")
     azure.az_signed_in()
     azure.identity = azure.application_token()  # for who may start no process
     if circumstance == "under gevent":
         pytest.importorskip("gevent")
-    if circumstance in ("under gevent", "in an isolated interpreter"):
         outcome = python("circumstances.py", circumstance)
     else:
         outcome = python("circumstances.py", circumstance, **DEVELOPMENT)
     _, password = outcome.value
-    is_old = circumstance == "in an isolated interpreter" and sys.version_info < (3, 12)
+    is_old = isolated and sys.version_info < (3, 12)
     assert password in ([azure.identity] if is_old else azure.session_tokens)
     assert outcome.stderr == ""
 
