@@ -492,7 +492,7 @@ class Azure(Machine):
 
     def takes(self, *passwords: str) -> None:
         """Let the feeds of contoso take these passwords, which are not Entra's."""
-        issued = Issued("contoso", ["vso.packaging"])
+        issued = Issued("contoso", [READ])
         self.passwords.update(dict.fromkeys(passwords, issued))
 
     def now(self) -> float:

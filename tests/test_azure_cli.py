@@ -74,18 +74,6 @@ def test_az_may_lie_in_any_folder_but_the_working_directory(
     assert ask(PATH=os.pathsep.join([".", "", "nowhere", str(folder)])).value
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no such folder")
-def test_a_working_directory_that_is_deleted_is_azs_reason(
-    azure: Azure, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    azure.az_signed_in()
-    monkeypatch.chdir(tmp_path)
-    tmp_path.rmdir()
-    assert ask().value
-    warning = ask(AZURE_CONFIG_DIR="relative").failure
-    assert "azure_cli: az does not start: " in warning
-
-
 def test_a_missing_az_is_told(azure: Azure, ask: Ask) -> None:
     told = "azure_cli: az is not on PATH\n"
     assert told in ask().failure
@@ -171,11 +159,6 @@ def test_an_answer_of_another_shape_is_told(azure: Azure, ask: Ask) -> None:
     for token in NO_TOKENS:
         azure.az_says(f'{{"accessToken": {token}}}')
         assert "azure_cli: az's answer holds no usable token\n" in ask().failure, token
-
-
-def test_az_may_say_more_than_its_answer(azure: Azure, ask: Ask) -> None:
-    azure.az_says("\ufeff" + azure.az_answer(azure.entra_token()), "WARNING: beware")
-    assert ask().value
 
 
 def test_the_account_is_named_in_one_line(azure: Azure, ask: Ask) -> None:

@@ -227,12 +227,6 @@ def test_without_debug_the_log_is_the_callers() -> None:
     assert (log.handlers, log.level, log.propagate) == ([], logging.NOTSET, True)
 
 
-def test_the_name_of_an_account_stays_in_its_line(azure: Azure, ask: Ask) -> None:
-    name = "dev\r\n\x1b[31m- azure_cli: forged"
-    azure.az_signed_in(azure.entra_token(unique_name=name))
-    assert "+ azure_cli: a token of dev ?[31m- azure_cli: forged\n" in ask().log
-
-
 def test_a_defect_is_told_without_its_words(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ NO_FEED = "The feed with ID 'private' doesn't exist."
         ),
         (refuses(404, "VS800075: No project."), "404: VS800075: No project.", 1),
         (status(403), "403: Forbidden", 1),
+        (status(410), "410: Gone", 1),
         (status(503), "503: Service Unavailable", 3),
     ],
 )

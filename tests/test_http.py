@@ -68,18 +68,6 @@ def test_a_fault_that_passes_leaves_no_trace(
     assert len(azure.asked(IMDS)) == 3
 
 
-def test_a_metadata_service_may_be_slow_to_wake(azure: Azure, ask: Ask) -> None:
-    azure.faults[IMDS] = [status(code) for code in (404, 410, 429, 500)]
-    assert ask(**managed_identity(azure)).value
-
-
-@pytest.mark.parametrize("code", [400, 403, 404, 410])
-def test_a_refusal_gets_no_other_attempt(azure: Azure, ask: Ask, code: int) -> None:
-    azure.faults[FEED] = [status(code)]
-    assert f"the feed answered {code}: " in ask().warnings
-    assert len(azure.requests) == 1
-
-
 @pytest.mark.parametrize("told", ["feed answered 503: ", "com: no connection: "])
 def test_there_are_three_attempts_with_pauses(
     azure: Azure, ask: Ask, nobody: str, told: str
@@ -240,13 +228,6 @@ def test_a_host_may_be_reached_without_the_proxy(
     asked = ask(NO_PROXY=FEED, HTTPS_PROXY="socks5://127.0.0.1:9")
     assert "pkgs.dev.azure.com: no connection: " in asked.warnings
     assert {*looked_up} == {FEED}
-
-
-def test_no_proxy_ever_sees_the_metadata_service(azure: Azure, ask: Ask) -> None:
-    names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "PIP_PROXY"]
-    proxies = dict.fromkeys(names, azure.proxy.url)
-    assert ask(**managed_identity(azure), **proxies).value
-    assert len(azure.asked(IMDS)) == 1
 
 
 @pytest.mark.parametrize(
