@@ -2,7 +2,7 @@
 
 Tests set the attributes of Azure to make a case, and read there what was asked of it.
 A proxy takes CONNECT for the hosts in the table SERVICES and answers behind it, with
-certificates of its own authority. A second port is the metadata services.
+certificates of its own authority. Asked without CONNECT, it is the metadata services.
 Tokens and the rules of Entra are in simulated_identity, az and its surroundings in
 simulated_machine.
 """
@@ -28,30 +28,24 @@ from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
-from uuid import NAMESPACE_DNS, uuid4, uuid5
+from urllib.parse import parse_qsl
 
 import trustme
 from flit_core.wheel import make_wheel_in
 
 from simulated_identity import (
     APPLICATION,
-    AUDIENCE,
-    COMMON,
-    ERRORS,
-    FEDERATED,
-    GITHUB_ISSUER,
+    GITHUB_JOB,
     METADATA,
     NONE_FOUND,
     OBJECT_ID,
-    POD_ISSUER,
+    POD,
     RESOURCE,
     SEVERAL,
     USER,
     Refusal,
     answer_arm,
-    answers_a_person,
-    application_problem,
+    answer_entra,
     encrypted_jwt,
     iso,
 )
@@ -74,15 +68,7 @@ INDEX_URL = f"https://{FEED}/contoso/_packaging/private/pypi/simple/"
 UPLOAD_URL = INDEX_URL.replace("simple", "upload")
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"
-# The feed's words
 STRANGER = "TF400813: The user '' is not authorized to access this resource."
-NO_PERMISSION = (
-    "User 'contoso' lacks permission to complete this action. You need to have '{}'."
-)
-NO_PACKAGE = "The package doesn't exist in this feed."
-# The token service's
-NO_PRINCIPALS = "Service principals are not allowed to perform this action."
-
 PAGE = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
 TOKENS = (
     r"POST (/[^/]+)?/_apis/Token/SessionTokens\?(tokenType=SelfDescribing&)?"
@@ -93,7 +79,7 @@ REQUEST_TOKEN = "the-request-token-of-github"
 
 
 class Issued(NamedTuple):
-    """What a feed's password is good for; the organization "" stands for all."""
+    """What a feed's password is good for."""
 
     organization: str
     scopes: list[str]
@@ -120,41 +106,35 @@ def wheel(name: str = "contoso_secrets") -> tuple[str, bytes]:
     """Build a wheel with one module; return its file name and its bytes."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "pyproject.toml")
-        Path(folder, f"{name}.py").write_text("answer = 42\n")
         project.write_text(
             f"[project]\nname = '{name}'\nversion = '1.0'\ndescription = ''"
         )
-        path = make_wheel_in(project, Path(folder)).file
+        project.with_name(f"{name}.py").write_text("answer = 42\n")
+        path = make_wheel_in(project, project.parent).file
         return path.name, path.read_bytes()
 
 
-def feed_id(feed: str) -> str:
-    """Return the GUID of a feed, under which its files lie."""
-    return str(uuid5(NAMESPACE_DNS, feed))
-
-
 class Server(ThreadingHTTPServer):
-    """The proxy (host "") or the metadata services."""
-
     request_queue_size = 64
 
-    def __init__(self, azure: Azure, host: str) -> None:
+    def __init__(self, azure: Azure) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.azure, self.host = azure, host
+        self.azure = azure
+        self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         azure.callback(self.server_close)
         azure.callback(self.shutdown)
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one connection, through the proxy's CONNECT for one of Azure's hosts."""
+    """Answers one connection, after CONNECT for one of Azure's hosts."""
 
     protocol_version = "HTTP/1.1"
     server: Server
+    host = IMDS
 
     def handle(self) -> None:
-        self.azure, self.host = self.server.azure, self.server.host
+        self.azure = self.server.azure
         with suppress(OSError):  # a client that hangs up is no news
             super().handle()
         self.connection.close()
@@ -163,20 +143,21 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_CONNECT(self) -> None:
-        self.host, _, port = self.path.partition(":")
-        self.azure.connects.append(self.host)
-        self.azure.proxy_user = self.headers["Proxy-Authorization"]
-        if self.azure.proxy_refuses:
-            self.send_response_only(*self.azure.proxy_refuses)
-            return self.end_headers()
-        if not service_at(self.host) or port != "443":
-            return self.send_error(502)
-        self.send_response(200)
+        azure = self.azure
+        self.host = self.path.replace(":443", "")
+        azure.connects.append(self.host)
+        azure.proxy_user = self.headers["Proxy-Authorization"]
+        refusal = azure.proxy_refuses
+        if not service_at(self.host):
+            refusal = 502, "Bad Gateway"
+        self.send_response_only(*(refusal or (200, "OK")))
         self.end_headers()
-        context = self.azure.tls or tls(self.host)
+        if refusal:
+            return
+        context = azure.tls or tls(self.host)
         self.request = context.wrap_socket(self.connection, server_side=True)
         self.setup()
-        self.azure.handshakes += 1
+        azure.handshakes += 1
         self.close_connection = False
 
     def do_GET(self) -> None:
@@ -191,9 +172,9 @@ class Handler(BaseHTTPRequestHandler):
             time=time.monotonic(),
         )
         self.azure.requests.append(self.recorded)
+        self.route, _, query = self.path.partition("?")
+        self.query = dict(parse_qsl(query))
         kind = service_at(self.host)
-        url = urlsplit(self.path)
-        self.route, self.query = url.path, dict(parse_qsl(url.query))
         try:
             answer = self.azure.faults[kind].pop(0)
             self.close_connection = True
@@ -212,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Answer with bytes, with HTML (a str) or with JSON, and in a phrase.
 
-        A header may have several values in a list, and is left out if it is empty.
+        A header may have several values, in a list.
         """
         kind = "text/html" if isinstance(content, str) else "application/octet-stream"
         if isinstance(content, dict):
@@ -222,19 +203,33 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status, reason)
         described = {"Content-Type": kind, "Content-Length": str(len(body)), **headers}
         for name, value in described.items():
-            for one in value if isinstance(value, list) else filter(None, [value]):
+            for one in value if isinstance(value, list) else [value]:
                 self.send_header(name, one)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def refuse(
-        self, status: int, message: str, headers: Mapping[str, Any] = {}
-    ) -> None:
-        """Answer with an error of an API, or show a browser where to sign in."""
-        if status == 401 and self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
-            status, headers = 302, {"Location": f"https://{AUTHORITY}/_signin"}
-        self.answer(status, {"message": message}, headers)
+    # --- The feed: "[/{organization}][/{project}]/_packaging/{feed}/pypi/…"
+
+    def answer_feed(self) -> None:
+        azure = self.azure
+        organization = organization_at(self.host, self.route)
+        feed = self.route.partition("/_packaging/")[2].partition("/")[0]
+        public = feed in azure.public_feeds
+        upload = self.route.rstrip("/").endswith("/pypi/upload")
+        if upload or not public:
+            scopes = self.granted(organization)
+            if not scopes or not azure.is_member:
+                message = STRANGER if scopes else ""
+                return self.refuse_at_feed(401, message, self.sign_in(organization))
+            scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
+            if not {scope, WRITE} & scopes or not azure.has_role:
+                lacks = "lacks permission to complete this action. You need to have"
+                return self.refuse_at_feed(403, f"User 'contoso' {lacks} '{needed}'.")
+        if not upload:
+            return self.answer_package(feed, public)
+        azure.uploads.append(self.body)
+        self.answer(200)
 
     def refuse_at_feed(
         self, status: int, message: str = "", headers: Mapping[str, Any] = {}
@@ -242,42 +237,23 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with a feed's error, whose words are in the reason phrase alone."""
         phrase = HTTPStatus(status).phrase
         if message:
-            phrase += f" - {message} (DevOps Activity ID: {str(uuid4()).upper()})"
+            phrase += f" - {message} (DevOps Activity ID: {OBJECT_ID})"
         self.answer(status, b"", headers, phrase)
-
-    # --- The feed: "[/{organization}][/{project}]/_packaging/{feed}/pypi/…"
-
-    def answer_feed(self) -> None:
-        organization = organization_at(self.host, self.route)
-        feed = self.route.partition("/_packaging/")[2].partition("/")[0]
-        public = any(feed in (name, feed_id(name)) for name in self.azure.public_feeds)
-        upload = self.route.rstrip("/").endswith("/pypi/upload")
-        if upload or not public:
-            scopes = self.granted(organization)
-            if not scopes or not self.azure.is_member:
-                message = STRANGER if scopes else ""
-                return self.refuse_at_feed(401, message, self.sign_in(organization))
-            scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
-            if not {scope, WRITE} & scopes or not self.azure.has_role:
-                return self.refuse_at_feed(403, NO_PERMISSION.format(needed))
-        if upload:
-            self.azure.uploads.append(self.body)
-            return self.answer(200)
-        self.answer_package(feed, public)
 
     def answer_package(self, feed: str, public: bool) -> None:
         """Answer with the index, with the package's page or with its file."""
         name, content = wheel()
         if self.route.endswith(name):
-            blob = f"https://{STORAGE}/b-{feed_id(feed)}/{name}?sv=2019-07-07&sig=of-nobody"
+            blob = f"https://{STORAGE}/{name}?sv=2019-07-07&sig=of-nobody"
             there = 303, b"", {"Location": blob}
             return self.answer(*(there if public else (200, content)))
         base, _, project = self.route.partition(f"{feed}/pypi/simple/")
         if not project:
             return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         if project.strip("/") != "contoso-secrets":
-            return self.refuse_at_feed(404, NO_PACKAGE)
-        path = f"{base}{feed_id(feed)}/pypi/download/contoso-secrets/1.0/{name}"
+            return self.refuse_at_feed(404, "The package doesn't exist in this feed.")
+        # A feed has an id, too, under which its files lie.
+        path = f"{base}{OBJECT_ID}/pypi/download/contoso-secrets/1.0/{name}"
         link = f"https://{self.host}{path}#sha256={sha256(content).hexdigest()}"
         self.answer(200, f'<a href="{link}">{name}</a>')
 
@@ -286,27 +262,23 @@ class Handler(BaseHTTPRequestHandler):
         azure = self.azure
         encoded = self.headers.get("Authorization", "").partition("Basic ")[2]
         password = base64.b64decode(encoded).decode().partition(":")[2]
-        claims = azure.valid_claims(password)
-        if claims and not azure.is_revoked(claims):
+        if azure.valid_claims(password):
             return {READ, WRITE}
-        issued = azure.session_tokens.get(password) or azure.passwords.get(password)
+        issued = {**azure.passwords, **azure.session_tokens}.get(password)
         if not issued or issued.expires <= azure.now():
             return set()
-        return {*issued.scopes} if issued.organization in ("", organization) else set()
+        return {*issued.scopes} if issued.organization == organization else set()
 
     def sign_in(self, organization: str) -> dict[str, Any]:
         """Return the headers that say where to sign in."""
-        authority = self.host.replace("pkgs.", "vssps.")
-        path = f"{organization}/" if self.host.startswith("pkgs.") else ""
-        challenges = [
-            PAGE,
-            'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"',
-            "TFS-Federated",
-        ]
-        return {  # both forms of the first occur
-            "WWW-Authenticate": ", ".join(challenges) if path else challenges,
+        authority = f"https://{self.host}/".replace("pkgs.", "vssps.")
+        if self.host.startswith("pkgs."):
+            authority += f"{organization}/"
+        basic = 'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"'
+        return {
+            "WWW-Authenticate": f"{PAGE}, {basic}, TFS-Federated",
             "X-VSS-ResourceTenant": TENANT,
-            "X-VSS-AuthorizationEndpoint": f"https://{authority}/{path}",
+            "X-VSS-AuthorizationEndpoint": authority,
             **self.azure.challenge,
         }
 
@@ -316,71 +288,44 @@ class Handler(BaseHTTPRequestHandler):
         azure = self.azure
         is_json = self.headers.get_content_type() == "application/json"
         if not (is_json and re.match(TOKENS, self.requestline)):
-            return self.refuse(400, "not what this service expects")
+            return self.send_error(400)
         bearer = self.headers.get("Authorization", "").partition("Bearer ")[2]
         claims = azure.valid_claims(bearer)
-        if not claims or azure.is_revoked(claims):
-            error = f', error="insufficient_claims", claims="{azure.revoked_claims}"'
-            headers = {"WWW-Authenticate": PAGE + error * bool(claims)}
-            return self.refuse(401, STRANGER, headers)
         if "scp" not in claims:
-            return self.refuse(401, NO_PRINCIPALS)
-        self.answer_wish(json.loads(self.body), azure.now())
+            return self.refuse_bearer(bool(claims))
 
-    def answer_wish(self, wish: dict[str, str], now: float) -> None:
-        """Issue a session token, if this can be granted."""
-        until, scopes = now + self.azure.lifetime, wish["scope"].split()
-        problem = "" if {*scopes} <= {READ, WRITE} else "InvalidScope"
+        wish, until = json.loads(self.body), azure.now() + azure.lifetime
         if "validTo" in wish:
+            if azure.refuses_valid_to:
+                return self.answer(400, {"message": "InvalidValidTo"})
             end = datetime.fromisoformat(wish["validTo"].replace("Z", "+00:00"))
             until = min(until, end.timestamp())
-            if self.azure.refuses_valid_to or until <= now:
-                problem = "InvalidValidTo"
-        if problem:
-            return self.refuse(400, problem)
-        claims = {"iss": "app.vstoken.visualstudio.com", "scp": wish["scope"]}
-        token = self.azure.encode({**claims, "exp": int(until)})
+        scope = wish["scope"]
+        issuer = "app.vstoken.visualstudio.com"
+        token = azure.encode({"iss": issuer, "scp": scope, "exp": int(until)})
         organization = organization_at(self.host, self.route)
-        self.azure.session_tokens[token] = Issued(organization, scopes, until)
+        azure.session_tokens[token] = Issued(organization, scope.split(), until)
         self.answer(200, {**wish, "token": token, "validTo": iso(until)})
 
-    # --- Entra: "/{tenant}/oauth2/v2.0/token"
-
-    def answer_entra(self) -> None:
-        if answers_a_person(self):
-            return
-        named = re.match(r"POST /([^/]+)/oauth2/v2\.0/token ", self.requestline)
-        if not named:
-            return self.send_error(404)
-        is_form = self.headers.get_content_type() == "application/x-www-form-urlencoded"
-        form = dict(parse_qsl(self.body.decode())) if is_form else {}
-        code, reason = application_problem(named[1], form, self.azure)
-        if code:
-            return self.refuse_sign_in(code, reason)
-        resource = form["scope"].replace("/.default", "")
-        token = self.azure.application_token(aud=resource)
-        answer = {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
-        self.answer(200, answer)
-
-    def refuse_sign_in(self, code: int, reason: str) -> None:
-        error = ERRORS.get(code, "invalid_client")
-        now = iso(self.azure.now()).replace("T", " ")
-        trail = f"Trace ID: {uuid4()} Correlation ID: {uuid4()} Timestamp: {now}"
-        refusal = {
-            "error": error,
-            "error_description": f"AADSTS{code}: {reason} {trail}",
-            "error_codes": [code],
-        }
-        self.answer(401 if error == "invalid_client" else 400, refusal)
+    def refuse_bearer(self, is_principal: bool) -> None:
+        """Answer with an error, or show a browser where to sign in."""
+        if self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
+            page = {"Location": f"https://{AUTHORITY}/_signin"}
+            return self.answer(302, headers=page)
+        claims = self.azure.revoked_claims
+        error = f', error="insufficient_claims", claims="{claims}"' if claims else ""
+        refused = "Service principals are not allowed to perform this action."
+        message = {"message": refused if is_principal else STRANGER}
+        self.answer(401, message, {"WWW-Authenticate": PAGE + error})
 
     # --- GitHub's OIDC provider
 
     def answer_github(self) -> None:
         authorized = self.headers["Authorization"] == f"Bearer {REQUEST_TOKEN}"
         if not (authorized and self.requestline.startswith(f"GET {GITHUB_PATH}")):
-            return self.answer(401, {"message": "the request token is not valid"})
+            return self.send_error(401)
         claims = {"aud": self.query["audience"], **self.azure.github_claims}
-        self.answer(200, {"value": self.azure.assertion(GITHUB_ISSUER, **claims)})
+        self.answer(200, {"value": self.azure.assertion(GITHUB_JOB, **claims)})
 
     # --- The metadata services
 
@@ -388,26 +333,23 @@ class Handler(BaseHTTPRequestHandler):
         azure = self.azure
         if self.command != "GET" or self.route not in METADATA:
             return self.send_error(404)
-        version, needed, parameter = METADATA[self.route]
-        asked = {**self.query, "api-version": version, "resource": RESOURCE}
-        client_id = self.query.get(parameter)
-        if client_id is None and len(azure.assigned) == 1 and parameter != "clientid":
-            (client_id,) = azure.assigned  # Azure ML wants it named
-        is_imds = self.route.startswith("/metadata")
-        if asked != self.query or any(
-            self.headers[name] != needed[name] for name in needed
-        ):
-            problem = "Required metadata header or parameter not specified"
-        elif azure.identity and client_id in azure.assigned:
+        version, header, secret, parameter = METADATA[self.route]
+        demanded = {"api-version": version, "resource": RESOURCE}
+        if self.headers[header] != secret or not demanded.items() <= self.query.items():
+            return self.send_error(400)
+        asked = {"clientid": "", **self.query}.get(parameter)  # Azure ML wants a name
+        known = azure.assigned if azure.identity else ()
+        found = [each for each in known if asked in (each, None)]
+        if len(found) == 1:
             expires = str(int(azure.now()) + 3600)
-            token = {"access_token": azure.identity, "token_type": "Bearer"}
-            return self.answer(200, {**token, "expires_on": expires})
-        elif is_imds:
-            problem = "Identity not found" if client_id else SEVERAL
-        else:
-            problem = NONE_FOUND
-        imds = {"error": "invalid_request", "error_description": problem}
-        self.answer(400, imds if is_imds else {"statusCode": 400, "message": problem})
+            token = {"access_token": azure.identity, "expires_on": expires}
+            return self.answer(200, token)
+        imds = {
+            "error": "invalid_request",
+            "error_description": SEVERAL if found else "Identity not found",
+        }
+        others = {"statusCode": 400, "message": NONE_FOUND}
+        self.answer(400, imds if self.route.startswith("/metadata") else others)
 
 
 DOMAINS = r"(dev\.azure\.com|visualstudio\.com|codedev\.ms|vsts\.me)"
@@ -415,17 +357,14 @@ DOMAINS = r"(dev\.azure\.com|visualstudio\.com|codedev\.ms|vsts\.me)"
 SERVICES: dict[str, tuple[str, Answer]] = {
     FEED: (rf"([\w-]+\.)?pkgs\.{DOMAINS}", Handler.answer_feed),
     AUTHORITY: (rf"([\w-]+\.)?vssps(ext)?\.{DOMAINS}", Handler.answer_authority),
-    ENTRA: (
-        r"login\.(microsoftonline\.com|windows\.net|microsoft\.com)",
-        Handler.answer_entra,
-    ),
+    ENTRA: (r"login\.(microsoftonline\.com|windows\.net|microsoft\.com)", answer_entra),
     "arm": (r"management\.azure\.com", answer_arm),
     GITHUB: (r"[\w-]+\.actions\.githubusercontent\.com", Handler.answer_github),
     STORAGE: (
         r"[\w-]+\.blob\.core\.windows\.net",
         lambda handler: handler.answer(200, wheel()[1]),
     ),
-    IMDS: (IMDS, Handler.answer_metadata),  # on a port of its own, without the proxy
+    IMDS: (IMDS, Handler.answer_metadata),
 }
 
 
@@ -457,7 +396,7 @@ class Azure(Machine):
     challenge: Mapping[str, Any] = {}  # overrides headers of the feed's 401
     lifetime = 3600.0  # seconds, the longest of a session token
     refuses_valid_to = False
-    revoked_claims = ""  # base64; if set, the tokens that az gets are revoked
+    revoked_claims = ""  # base64; if set, all sign-ins are revoked
     refusal: Refusal = (0, "")  # if there is a code, no person gets a token
     secret = CLIENT_SECRET  # of the application
     github_claims: Mapping[str, Any] = {}  # overrides those of its assertions
@@ -477,7 +416,7 @@ class Azure(Machine):
 
         self.ca_file = self.folder / "ca.pem"
         authority().cert_pem.write_to_path(str(self.ca_file))
-        self.proxy, self.metadata = Server(self, ""), Server(self, IMDS)
+        self.proxy = self.metadata = Server(self)
 
     def asked(self, host: str) -> list[str]:
         """The requests to a host so far, as "METHOD path"."""
@@ -492,8 +431,7 @@ class Azure(Machine):
 
     def takes(self, *passwords: str) -> None:
         """Let the feeds of contoso take these passwords, which are not Entra's."""
-        issued = Issued("contoso", [READ])
-        self.passwords.update(dict.fromkeys(passwords, issued))
+        self.passwords.update(dict.fromkeys(passwords, Issued("contoso", [READ])))
 
     def now(self) -> float:
         """The time by Azure's clock."""
@@ -501,9 +439,15 @@ class Azure(Machine):
 
     def entra_token(self, who: Mapping[str, Any] = USER, **claims: Any) -> str:
         """Issue the token of a user of az, with these claims besides."""
-        now = int(self.now())
-        times = {"iat": now - 300, "nbf": now - 300, "exp": now + 3600}  # dated back
-        issued = {**COMMON, **times, **who, **self.claims, **claims}
+        issued = {
+            "aud": RESOURCE,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "tid": TENANT,
+            "exp": int(self.now()) + 3600,
+            **who,
+            **self.claims,
+            **claims,
+        }
         token = self.encode(issued)
         self.bearers[token] = issued
         return token
@@ -514,21 +458,17 @@ class Azure(Machine):
     def encode(self, claims: Mapping[str, Any]) -> str:
         return encrypted_jwt() if self.encrypted else jwt(claims)
 
-    def assertion(self, issuer: str, **claims: Any) -> str:
+    def assertion(self, workload: Mapping[str, Any], **claims: Any) -> str:
         """Return the assertion of a workload, which lives for five minutes."""
-        now = int(self.now())
-        who = {"iss": issuer, "sub": FEDERATED[issuer], "aud": [AUDIENCE]}
-        return jwt({**who, "iat": now, "nbf": now, "exp": now + 300, **claims})
+        return jwt({**workload, "exp": int(self.now()) + 300, **claims})
 
     def valid_claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token that Azure DevOps takes, {} of another."""
         claims = self.bearers.get(token, {})
         here = (claims.get("tid"), claims.get("aud")) == (TENANT, RESOURCE)
-        return claims if here and claims["exp"] > self.now() else {}
-
-    def is_revoked(self, claims: Mapping[str, Any]) -> object:
-        """Tell whether a token is revoked; only those of clients with CP1 can be."""
-        return self.revoked_claims and "xms_cc" in claims
+        if not here or claims["exp"] <= self.now() or self.revoked_claims:
+            return {}
+        return claims
 
     # --- What a process finds around it
 
@@ -552,19 +492,18 @@ class Azure(Machine):
 
     def az_answer(self, token: str) -> str:
         """Return what az prints for a token."""
-        expires = int(self.now()) + 3600
         return json.dumps(
             {
                 "accessToken": token,
-                "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
-                "expires_on": expires,
+                "expires_on": int(self.now()) + 3600,
                 "tenant": TENANT,
                 "tokenType": "Bearer",
             }
         )
 
+    # The variables of who signs in the application
+
     def github_job(self) -> dict[str, str]:
-        """Return the variables of GitHub's job that signs in the application."""
         return {
             "AZURE_CLIENT_ID": CLIENT_ID,
             "ACTIONS_ID_TOKEN_REQUEST_URL": f"https://{GITHUB}{GITHUB_PATH}",
@@ -572,19 +511,9 @@ class Azure(Machine):
         }
 
     def pod(self) -> dict[str, str]:
-        """Return the variables of a pod, likewise."""
         path = self.folder / "azure-identity-token"
-        path.write_text(self.assertion(POD_ISSUER))
-        return {
-            "AZURE_CLIENT_ID": CLIENT_ID,
-            "AZURE_TENANT_ID": TENANT,
-            "AZURE_FEDERATED_TOKEN_FILE": str(path),
-        }
+        path.write_text(self.assertion(POD))
+        return {"AZURE_CLIENT_ID": CLIENT_ID, "AZURE_FEDERATED_TOKEN_FILE": str(path)}
 
     def client_secret(self) -> dict[str, str]:
-        """Return the variables for its secret."""
-        return {
-            "AZURE_CLIENT_ID": CLIENT_ID,
-            "AZURE_TENANT_ID": TENANT,
-            "AZURE_CLIENT_SECRET": CLIENT_SECRET,
-        }
+        return {"AZURE_CLIENT_ID": CLIENT_ID, "AZURE_CLIENT_SECRET": CLIENT_SECRET}
