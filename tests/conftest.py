@@ -89,9 +89,9 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for _ in range(300):
         left = {*leftovers(folder)} - before
         if not left:
-            return
+            break
         time.sleep(0.01)
-    pytest.fail(f"left behind: {left}")
+    assert not left
 
 
 def leftovers(folder: str) -> Iterator[object]:
@@ -122,9 +122,8 @@ def command(program: str, *arguments: str) -> list[str]:
     """
     if program.endswith(".py"):
         return [sys.executable, str(PROGRAMS / program), *arguments]
-    path = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r})"
-    text = f"{path}\nfrom prelude import *\n{program}"
-    return [sys.executable, "-c", text, *arguments]
+    begin = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r}); from prelude import *"
+    return [sys.executable, "-c", f"{begin}\n{program}", *arguments]
 
 
 @pytest.fixture
@@ -148,7 +147,6 @@ def python(azure: Azure) -> Python:
 @pytest.fixture
 def ask(
     azure: Azure,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> Ask:
@@ -161,16 +159,15 @@ def ask(
         url: str | None = INDEX_URL,
         username: str | None = None,
         *,
-        dials: Mapping[str, object] = {},
+        dials: Mapping[str, Any] = {},
         **variables: str,
     ) -> Asked:
-        for constant, number in {**DIALS, **dials}.items():
-            monkeypatch.setattr(module, constant, number)
         module.memory.clear()
         caplog.set_level(logging.DEBUG, module.__name__)
         caplog.clear()
         capfd.readouterr()
-        with patch.dict(os.environ, azure.environment(**variables), clear=True):
+        environment = patch.dict(os.environ, azure.environment(**variables), clear=True)
+        with environment, patch.multiple(module, **{**DIALS, **dials}):
             credential = keyring.get_credential(url, username)  # type: ignore[arg-type]
         return Asked(
             [credential.username, credential.password] if credential else None,
@@ -187,8 +184,8 @@ def diagnose(azure: Azure) -> Diagnose:
     """Run the diagnosis as people do."""
 
     def run(*arguments: str, **variables: str) -> Diagnosis:
-        program = "-m", "artifacts_keyring_nofuss"
-        done = azure.run(sys.executable, *program, *arguments, **variables)
+        line = sys.executable, "-m", "artifacts_keyring_nofuss", *arguments
+        done = azure.run(*line, **variables)
         said = re.sub("(?m)^ *[0-9]+ ms  ", "", done.stdout + done.stderr)
         return Diagnosis(done.returncode, said)
 
@@ -197,6 +194,13 @@ def diagnose(azure: Azure) -> Diagnose:
 
 # --- Golden files
 
+USUAL = {  # what stands there for what is the machine's, by its pattern
+    r"FOLDER\S+keyring(\.cmd)?": "FOLDER/bin/keyring",
+    "version .*": "version",
+    r"127\.0\.0\.1:\d+": "127.0.0.1:PORT",
+    "(it asks [^,\n]*), .*": r"\1",
+}
+
 
 @pytest.fixture
 def golden(azure: Azure) -> Golden:
@@ -204,12 +208,8 @@ def golden(azure: Azure) -> Golden:
 
     def compare(name: str, text: str) -> None:
         text = text.replace(str(azure.folder), "FOLDER")
-        text = re.sub(r"FOLDER\S+keyring(\.cmd)?", "FOLDER/bin/keyring", text)
-        text = re.sub(r"version .*(\n\[.*)?", "version", text)
-        text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
-        text = re.sub(
-            "(it asks [^,\n]*), .*", r"\1", text
-        )  # what else is the machine's
+        for pattern, usual in USUAL.items():
+            text = re.sub(pattern, usual, text)
         path = HERE / "golden" / f"{name}.txt"
         if "UPDATE_GOLDEN" in os.environ:
             path.write_text(text, encoding="utf-8")

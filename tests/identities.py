@@ -16,7 +16,7 @@ from simulated_azure import (
 
 TOKEN = "ARTIFACTS_KEYRING_NOFUSS_TOKEN"
 TOKEN_FILE = f"{TOKEN}_FILE"
-PAT = "7hj3k5m8p2qr4tvw6xyz" * 4 + "7hj3"
+PAT = "7hj3k5m8p2qr4tvw6xyz9" * 4
 
 Variables = dict[str, str]
 Identity = Callable[[Azure], Variables]  # prepares it; returns what a process needs
@@ -44,8 +44,10 @@ def managed_identity(azure: Azure) -> Variables:
 
 def app_service(azure: Azure) -> Variables:
     managed_identity(azure)
-    endpoint = f"{azure.metadata.url}/msi/token"
-    return {"IDENTITY_ENDPOINT": endpoint, "IDENTITY_HEADER": SECRET_HEADER}
+    return {
+        "IDENTITY_ENDPOINT": f"{azure.metadata.url}/msi/token",
+        "IDENTITY_HEADER": SECRET_HEADER,
+    }
 
 
 def azure_ml(azure: Azure) -> Variables:
@@ -68,7 +70,7 @@ def token_of_user(azure: Azure) -> Variables:
 
 def token_file(azure: Azure) -> Variables:
     path = azure.folder / "token"
-    path.write_text(f"{azure.application_token()}\n", "utf-8")
+    path.write_text(f"{azure.application_token()}\n")
     return {TOKEN_FILE: str(path)}
 
 
@@ -76,9 +78,9 @@ def build_secret(azure: Azure) -> Variables:
     """Put a secret where a Docker build has it; the folder stands for /run/secrets."""
     azure.takes(PAT)
     secret = azure.folder / TOKEN
-    secret.write_text(PAT, "utf-8")
-    dial = f"import artifacts_keyring_nofuss as m; m.SECRET_FILE = {str(secret)!r}"
-    (azure.folder / "sitecustomize.py").write_text(dial, "utf-8")
+    secret.write_text(PAT)
+    dial = f"import artifacts_keyring_nofuss as m; m.SECRET_FILE = {str(secret)!a}"
+    (azure.folder / "sitecustomize.py").write_text(dial)
     return {"PYTHONPATH": str(azure.folder)}
 
 

@@ -37,13 +37,10 @@ from simulated_identity import (
     APPLICATION,
     GITHUB_JOB,
     METADATA,
-    NONE_FOUND,
     OBJECT_ID,
     POD,
     RESOURCE,
-    SEVERAL,
     USER,
-    Refusal,
     answer_arm,
     answer_entra,
     encrypted_jwt,
@@ -68,7 +65,6 @@ INDEX_URL = f"https://{FEED}/contoso/_packaging/private/pypi/simple/"
 UPLOAD_URL = INDEX_URL.replace("simple", "upload")
 
 READ, WRITE = "vso.packaging", "vso.packaging_write"
-STRANGER = "TF400813: The user '' is not authorized to access this resource."
 PAGE = f"Bearer authorization_uri=https://login.windows.net/{TENANT}"
 TOKENS = (
     r"POST (/[^/]+)?/_apis/Token/SessionTokens\?(tokenType=SelfDescribing&)?"
@@ -115,6 +111,8 @@ def wheel(name: str = "contoso_secrets") -> tuple[str, bytes]:
 
 
 class Server(ThreadingHTTPServer):
+    """The proxy, and the metadata services."""
+
     request_queue_size = 64
 
     def __init__(self, azure: Azure) -> None:
@@ -122,7 +120,7 @@ class Server(ThreadingHTTPServer):
         self.azure = azure
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        azure.callback(self.server_close)
+        azure.enter_context(self)
         azure.callback(self.shutdown)
 
 
@@ -174,6 +172,9 @@ class Handler(BaseHTTPRequestHandler):
         self.azure.requests.append(self.recorded)
         self.route, _, query = self.path.partition("?")
         self.query = dict(parse_qsl(query))
+        named = re.match(r"([\w-]+)\.(pkgs|vssps)\.", self.host)
+        organization = named[1] if named else self.path.split("/")[1]
+        self.organization = organization.lower()
         kind = service_at(self.host)
         try:
             answer = self.azure.faults[kind].pop(0)
@@ -213,23 +214,37 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_feed(self) -> None:
         azure = self.azure
-        organization = organization_at(self.host, self.route)
-        feed = self.route.partition("/_packaging/")[2].partition("/")[0]
+        base, _, rest = self.route.partition("/_packaging/")
+        feed, _, path = rest.rstrip("/").partition("/pypi/")
         public = feed in azure.public_feeds
-        upload = self.route.rstrip("/").endswith("/pypi/upload")
+        upload = path == "upload"
         if upload or not public:
-            scopes = self.granted(organization)
-            if not scopes or not azure.is_member:
-                message = STRANGER if scopes else ""
-                return self.refuse_at_feed(401, message, self.sign_in(organization))
+            scopes = self.granted()
+            if not scopes:
+                return self.refuse_at_feed(401, headers=self.sign_in())
             scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
             if not {scope, WRITE} & scopes or not azure.has_role:
                 lacks = "lacks permission to complete this action. You need to have"
                 return self.refuse_at_feed(403, f"User 'contoso' {lacks} '{needed}'.")
-        if not upload:
-            return self.answer_package(feed, public)
-        azure.uploads.append(self.body)
-        self.answer(200)
+
+        name, content = wheel()
+        if upload:
+            azure.uploads.append(self.body)
+            self.answer(200)
+        elif path == "simple":
+            self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
+        elif path == "simple/contoso-secrets":
+            # A feed has an id, too, under which its files lie.
+            file = f"{base}/_packaging/{OBJECT_ID}/pypi/download/{name}"
+            link = f"https://{self.host}{file}#sha256={sha256(content).hexdigest()}"
+            self.answer(200, f'<a href="{link}">{name}</a>')
+        elif not path.endswith(name):
+            self.refuse_at_feed(404, "The package doesn't exist in this feed.")
+        elif public:
+            blob = f"https://{STORAGE}/{name}?sv=2019-07-07&sig=of-nobody"
+            self.answer(303, headers={"Location": blob})
+        else:
+            self.answer(200, content)
 
     def refuse_at_feed(
         self, status: int, message: str = "", headers: Mapping[str, Any] = {}
@@ -240,40 +255,23 @@ class Handler(BaseHTTPRequestHandler):
             phrase += f" - {message} (DevOps Activity ID: {OBJECT_ID})"
         self.answer(status, b"", headers, phrase)
 
-    def answer_package(self, feed: str, public: bool) -> None:
-        """Answer with the index, with the package's page or with its file."""
-        name, content = wheel()
-        if self.route.endswith(name):
-            blob = f"https://{STORAGE}/{name}?sv=2019-07-07&sig=of-nobody"
-            there = 303, b"", {"Location": blob}
-            return self.answer(*(there if public else (200, content)))
-        base, _, project = self.route.partition(f"{feed}/pypi/simple/")
-        if not project:
-            return self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
-        if project.strip("/") != "contoso-secrets":
-            return self.refuse_at_feed(404, "The package doesn't exist in this feed.")
-        # A feed has an id, too, under which its files lie.
-        path = f"{base}{OBJECT_ID}/pypi/download/contoso-secrets/1.0/{name}"
-        link = f"https://{self.host}{path}#sha256={sha256(content).hexdigest()}"
-        self.answer(200, f'<a href="{link}">{name}</a>')
-
-    def granted(self, organization: str) -> set[str]:
+    def granted(self) -> set[str]:
         """Return the scopes of the password in the request, none if it is no good."""
         azure = self.azure
         encoded = self.headers.get("Authorization", "").partition("Basic ")[2]
         password = base64.b64decode(encoded).decode().partition(":")[2]
-        if azure.valid_claims(password):
+        if azure.is_member and azure.valid_claims(password):
             return {READ, WRITE}
-        issued = {**azure.passwords, **azure.session_tokens}.get(password)
+        issued = azure.passwords.get(password)
         if not issued or issued.expires <= azure.now():
             return set()
-        return {*issued.scopes} if issued.organization == organization else set()
+        return {*issued.scopes} if issued.organization == self.organization else set()
 
-    def sign_in(self, organization: str) -> dict[str, Any]:
+    def sign_in(self) -> dict[str, Any]:
         """Return the headers that say where to sign in."""
         authority = f"https://{self.host}/".replace("pkgs.", "vssps.")
         if self.host.startswith("pkgs."):
-            authority += f"{organization}/"
+            authority += f"{self.organization}/"
         basic = 'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"'
         return {
             "WWW-Authenticate": f"{PAGE}, {basic}, TFS-Federated",
@@ -286,13 +284,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_authority(self) -> None:
         azure = self.azure
-        is_json = self.headers.get_content_type() == "application/json"
-        if not (is_json and re.match(TOKENS, self.requestline)):
-            return self.send_error(400)
+        assert re.match(TOKENS, self.requestline)
+        assert self.headers.get_content_type() == "application/json"
         bearer = self.headers.get("Authorization", "").partition("Bearer ")[2]
         claims = azure.valid_claims(bearer)
         if "scp" not in claims:
-            return self.refuse_bearer(bool(claims))
+            if self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
+                page = {"Location": f"https://{AUTHORITY}/_signin"}
+                return self.answer(302, headers=page)
+            message = "TF400813: The user '' is not authorized to access this resource."
+            if claims:
+                message = "Service principals are not allowed to perform this action."
+            challenge, revoked = PAGE, azure.revoked_claims
+            if revoked:
+                challenge += f', error="insufficient_claims", claims="{revoked}"'
+            headers = {"WWW-Authenticate": challenge}
+            return self.answer(401, {"message": message}, headers)
 
         wish, until = json.loads(self.body), azure.now() + azure.lifetime
         if "validTo" in wish:
@@ -303,20 +310,9 @@ class Handler(BaseHTTPRequestHandler):
         scope = wish["scope"]
         issuer = "app.vstoken.visualstudio.com"
         token = azure.encode({"iss": issuer, "scp": scope, "exp": int(until)})
-        organization = organization_at(self.host, self.route)
-        azure.session_tokens[token] = Issued(organization, scope.split(), until)
+        issued = Issued(self.organization, scope.split(), until)
+        azure.session_tokens[token] = azure.passwords[token] = issued
         self.answer(200, {**wish, "token": token, "validTo": iso(until)})
-
-    def refuse_bearer(self, is_principal: bool) -> None:
-        """Answer with an error, or show a browser where to sign in."""
-        if self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
-            page = {"Location": f"https://{AUTHORITY}/_signin"}
-            return self.answer(302, headers=page)
-        claims = self.azure.revoked_claims
-        error = f', error="insufficient_claims", claims="{claims}"' if claims else ""
-        refused = "Service principals are not allowed to perform this action."
-        message = {"message": refused if is_principal else STRANGER}
-        self.answer(401, message, {"WWW-Authenticate": PAGE + error})
 
     # --- GitHub's OIDC provider
 
@@ -331,24 +327,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_metadata(self) -> None:
         azure = self.azure
-        if self.command != "GET" or self.route not in METADATA:
-            return self.send_error(404)
         version, header, secret, parameter = METADATA[self.route]
-        demanded = {"api-version": version, "resource": RESOURCE}
-        if self.headers[header] != secret or not demanded.items() <= self.query.items():
-            return self.send_error(400)
+        assert self.headers[header] == secret
+        assert self.query["api-version"] == version
+        assert self.query["resource"] == RESOURCE
         asked = {"clientid": "", **self.query}.get(parameter)  # Azure ML wants a name
-        known = azure.assigned if azure.identity else ()
-        found = [each for each in known if asked in (each, None)]
-        if len(found) == 1:
+        found = [one for one in azure.assigned if asked in (one, None)]
+        if azure.identity and len(found) == 1:
             expires = str(int(azure.now()) + 3600)
-            token = {"access_token": azure.identity, "expires_on": expires}
-            return self.answer(200, token)
+            token = {"access_token": azure.identity, "token_type": "Bearer"}
+            return self.answer(200, {**token, "expires_on": expires})
+        several = "Multiple user assigned identities exist, please specify the clientId"
         imds = {
             "error": "invalid_request",
-            "error_description": SEVERAL if found else "Identity not found",
+            "error_description": several if found[1:] else "Identity not found",
         }
-        others = {"statusCode": 400, "message": NONE_FOUND}
+        none = "No User Assigned or Delegated Managed Identity found"
+        others = {"statusCode": 400, "message": none}
         self.answer(400, imds if self.route.startswith("/metadata") else others)
 
 
@@ -370,14 +365,7 @@ SERVICES: dict[str, tuple[str, Answer]] = {
 
 def service_at(host: str) -> str:
     """Return the key of the service at a host, "" for a host that is in no row."""
-    kinds = [kind for kind in SERVICES if re.fullmatch(SERVICES[kind][0], host)]
-    return "".join(kinds)
-
-
-def organization_at(host: str, path: str) -> str:
-    """Return the organization that an address names: in the host, or in the path."""
-    named = re.match(r"(?!app\.)([\w-]+)\.(pkgs|vssps|vsspsext)\.", host)
-    return (named[1] if named else path.split("/")[1]).lower()
+    return "".join(kind for kind in SERVICES if re.fullmatch(SERVICES[kind][0], host))
 
 
 class Azure(Machine):
@@ -397,7 +385,7 @@ class Azure(Machine):
     lifetime = 3600.0  # seconds, the longest of a session token
     refuses_valid_to = False
     revoked_claims = ""  # base64; if set, all sign-ins are revoked
-    refusal: Refusal = (0, "")  # if there is a code, no person gets a token
+    refusal = 0, ""  # if there is a code, no person gets a token
     secret = CLIENT_SECRET  # of the application
     github_claims: Mapping[str, Any] = {}  # overrides those of its assertions
     identity: str | None = None  # the bearer of the managed identity
@@ -411,7 +399,7 @@ class Azure(Machine):
         self.uploads: list[bytes] = []
         self.bearers: dict[str, dict[str, Any]] = {}  # Entra's tokens, and their claims
         self.session_tokens: dict[str, Issued] = {}
-        self.passwords: dict[str, Issued] = {}  # personal access tokens and the like
+        self.passwords: dict[str, Issued] = {}  # all that feeds take, but for Entra's
         self.faults: dict[str, list[Answer]] = {kind: [] for kind in SERVICES}
 
         self.ca_file = self.folder / "ca.pem"
@@ -424,7 +412,7 @@ class Azure(Machine):
 
     def scopes(self) -> list[str]:
         """The scopes for which session tokens were asked so far."""
-        wishes = [r.body for r in self.requests if "SessionTokens" in r.path]
+        wishes = (r.body for r in self.requests if "SessionTokens" in r.path)
         return [json.loads(wish)["scope"] for wish in wishes]
 
     # --- Tokens
@@ -474,15 +462,17 @@ class Azure(Machine):
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return the environment of a process that sees this Azure alone."""
-        azure = {
-            "HTTPS_PROXY": self.proxy.url,
-            "SSL_CERT_FILE": str(self.ca_file),
-            "PIP_CERT": str(self.ca_file),
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "AZURE_POD_IDENTITY_AUTHORITY_HOST": self.metadata.url,
-        }
-        return super().environment(**{**azure, **variables})
+        return super().environment(
+            **{
+                "HTTPS_PROXY": self.proxy.url,
+                "SSL_CERT_FILE": str(self.ca_file),
+                "PIP_CERT": str(self.ca_file),
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                "AZURE_POD_IDENTITY_AUTHORITY_HOST": self.metadata.url,
+                **variables,
+            }
+        )
 
     def az_signed_in(self, token: str | None = None) -> str:
         """Put an az on PATH that is signed in; return the token that it gives."""

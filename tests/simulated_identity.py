@@ -31,12 +31,12 @@ USER = {
 APPLICATION = {"appid": CLIENT_ID, "oid": OBJECT_ID, "sub": OBJECT_ID}
 
 # Claims of the assertions that the application may sign in with
-GITHUB_JOB: dict[str, Any] = {
+GITHUB_JOB = {
     "iss": "https://token.actions.githubusercontent.com",
     "sub": "repo:contoso/app:ref:refs/heads/main",
     "aud": "api://AzureADTokenExchange",
 }
-POD: dict[str, Any] = {
+POD = {
     "iss": "https://eastus.oic.prod-aks.azure.com/contoso/",
     "sub": "system:serviceaccount:default:app",
     "aud": ["api://AzureADTokenExchange"],
@@ -54,13 +54,13 @@ def encode(content: object) -> str:
 
 def jwt(claims: Mapping[str, Any]) -> str:
     """Return a token that everybody can read."""
-    header = encode({"typ": "JWT", "alg": "RS256"})
+    header = encode({"alg": "RS256"})
     return f"{header}.{encode(claims)}.{token_urlsafe(256)}"
 
 
 def encrypted_jwt() -> str:
     """Return a token that nobody can read."""
-    header = encode({"typ": "JWT", "alg": "RSA-OAEP", "enc": "A256CBC-HS512"})
+    header = encode({"alg": "RSA-OAEP", "enc": "A256CBC-HS512"})
     return ".".join([header, *map(token_urlsafe, (256, 16, 1024, 32))])
 
 
@@ -75,30 +75,27 @@ def iso(seconds: float) -> str:
 
 ENTRA = "login.microsoftonline.com"
 OTHER_TENANT = "22222222-3333-4444-5555-666666666666"
-NAMES = {TENANT: "dev@contoso.com", OTHER_TENANT: "dev@fabrikam.com"}
-# Azure DevOps, and the Resource Manager, which az asks
-SCOPES = {f"{RESOURCE}/.default", "https://management.core.windows.net//.default"}
 DEVICE_PAGE = "https://login.microsoft.com/device"
-DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-# A code of Entra's and what it means; the code is 0 if all is well
-Refusal = tuple[int, str]
-ERRORS = {  # all others are "invalid_client"
+ERRORS = {  # by their codes; all others are "invalid_client"
     50020: "invalid_grant",
     50076: "interaction_required",
     700082: "invalid_grant",
-    500011: "invalid_resource",
     700016: "unauthorized_client",
 }
 
 
+Fields = dict[str, str]
+
+
+class Refusal(Exception):
+    """A code of Entra's, and what it means."""
+
+
 def answer_entra(handler: Handler) -> None:
-    """Answer what an application asks, and a real az, by which persons sign in."""
-    is_form = handler.headers.get_content_type() == "application/x-www-form-urlencoded"
-    form = dict(parse_qsl(handler.body.decode())) if is_form else {}
-    grant = form.get("grant_type")
+    """Answer an application, and a real az, by which persons sign in."""
     tenant, _, page = handler.route[1:].partition("/")
+    form = dict(parse_qsl(handler.body.decode()))
     home = TENANT if tenant == "organizations" else tenant
     protocol = f"https://{ENTRA}/{tenant}/oauth2/v2.0"
     pages: dict[str, Any] = {
@@ -120,103 +117,77 @@ def answer_entra(handler: Handler) -> None:
         },
     }
     if page in pages:
-        handler.answer(200, pages[page])
-    elif page != "oauth2/v2.0/token":
-        handler.send_error(404)
-    elif grant in (DEVICE_CODE, "refresh_token"):
-        answer_person(handler, tenant, form)
-    else:
-        answer_application(handler, tenant, form)
+        return handler.answer(200, pages[page])
+    assert page == "oauth2/v2.0/token"
+    assert handler.headers.get_content_type() == "application/x-www-form-urlencoded"
+    grants = {
+        "client_credentials": application_tokens,
+        "refresh_token": person_tokens,
+        "urn:ietf:params:oauth:grant-type:device_code": person_tokens,
+    }
+    try:
+        tokens = grants[form["grant_type"]](handler.azure, tenant, form)
+        handler.answer(200, {"token_type": "Bearer", "expires_in": 3599, **tokens})
+    except Refusal as refusal:
+        code, reason = refusal.args
+        error = ERRORS.get(code, "invalid_client")
+        refused = {
+            "error": error,
+            "error_description": f"AADSTS{code}: {reason} Trace ID: {OBJECT_ID}"
+            " Timestamp: 2026-11-27 06:53:08Z",
+            "error_codes": [code],
+        }
+        handler.answer(401 if error == "invalid_client" else 400, refused)
 
 
-def answer_application(handler: Handler, tenant: str, form: dict[str, str]) -> None:
-    azure = handler.azure
-    code, reason = application_problem(azure, tenant, form)
-    if code:
-        return refuse(handler, code, reason)
-    token = azure.application_token(aud=form["scope"].replace("/.default", ""))
-    answer = {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
-    handler.answer(200, answer)
-
-
-def application_problem(azure: Azure, tenant: str, form: dict[str, str]) -> Refusal:
-    """Check who asks for what, and the secret or else the assertion that proves it."""
-    grant, client, scope, secret, kind = map(
-        form.get,
-        ("grant_type", "client_id", "scope", "client_secret", "client_assertion_type"),
-    )
+def application_tokens(azure: Azure, tenant: str, form: Fields) -> Fields:
+    """Give the application a token, if its secret or its assertion is right."""
+    client = form["client_id"]
     if (tenant, client) != (TENANT, CLIENT_ID):
         where = f"was not found in the directory '{tenant}'"
-        return 700016, f"Application with identifier '{client}' {where}."
-    if scope not in SCOPES:
-        return 500011, f"The resource principal named {scope} was not found in tenant."
-    if grant != "client_credentials" or not (secret or kind == ASSERTION):
-        needed = "'client_assertion' or 'client_secret'"
-        return 7000218, f"The request body must contain the parameter: {needed}."
-    if secret:
-        right = "the client secret value, not the client secret ID"
-        problem = f"Invalid client secret provided. Ensure that you send {right}."
-        return (0, "") if secret == azure.secret else (7000215, problem)
-
-    middle = form["client_assertion"].split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(f"{middle}=="))
-    workload = POD if claims["iss"] == POD["iss"] else GITHUB_JOB
-    for code, name in ((700211, "iss"), (700213, "sub"), (700212, "aud")):
-        if claims[name] != workload[name]:
-            what = f"for presented assertion {name} '{claims[name]}'"
-            return code, f"No matching federated identity record found {what}."
-    return 0, ""
+        raise Refusal(700016, f"Application with identifier '{client}' {where}.")
+    if "client_secret" not in form:
+        assert form["client_assertion_type"] == ASSERTION
+        middle = form["client_assertion"].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(f"{middle}=="))
+        workload = POD if claims["iss"] == POD["iss"] else GITHUB_JOB
+        for code, name in ((700211, "iss"), (700213, "sub"), (700212, "aud")):
+            if claims[name] != workload[name]:
+                what = f"for presented assertion {name} '{claims[name]}'"
+                raise Refusal(code, f"No matching federated identity record {what}.")
+    elif form["client_secret"] != azure.secret:
+        raise Refusal(7000215, "Invalid client secret provided.")
+    resource, _ = form["scope"].split("/.default")
+    return {"access_token": azure.application_token(aud=resource)}
 
 
-def answer_person(handler: Handler, tenant: str, form: dict[str, str]) -> None:
+def person_tokens(azure: Azure, tenant: str, form: Fields) -> Fields:
     """Give one person in each tenant tokens; whoever has a code has approved."""
-    azure = handler.azure
-    home, *scopes = (form.get("device_code") or form["refresh_token"]).split()
-    added = {"openid", "profile", "offline_access"}  # by az
-    (scope,) = {*form.get("scope", "").split(), *scopes} - added
-    code, reason = azure.refusal
+    proof = form.get("device_code") or form["refresh_token"]
+    home, *scopes = f"{proof} {form.get('scope', '')}".split()
+    (scope,) = {*scopes} - {"openid", "profile", "offline_access"}
     if tenant not in (home, "organizations"):
-        code, reason = 50020, f"User account of {home} does not exist in this tenant."
-    if code:
-        return refuse(handler, code, reason)
-
-    resource, name = scope.replace("/.default", ""), NAMES[home]
-    token = azure.entra_token(aud=resource, tid=home, unique_name=name)
-    identity = {
-        **azure.bearers[token],
-        "aud": USER["appid"],
-        "iss": f"https://{ENTRA}/{home}/v2.0",
-        "preferred_username": name,
-    }
-    answer = {
-        "token_type": "Bearer",
+        issuer = f"https://sts.windows.net/{home}/"
+        raise Refusal(50020, f"User account from '{issuer}' does not exist in tenant.")
+    if azure.refusal[0]:
+        raise Refusal(*azure.refusal)
+    name, (resource, _) = f"dev@{home}", scope.split("/.default")
+    token = azure.entra_token(
+        aud=resource, tid=home, unique_name=name, preferred_username=name
+    )
+    return {
         "scope": f"{resource}/user_impersonation {scope}",
-        "expires_in": 3599,
         "access_token": token,
         "refresh_token": home,  # opaque to az
-        "foci": "1",
-        "id_token": jwt(identity),
+        "id_token": jwt({**azure.bearers[token], "aud": USER["appid"]}),
         "client_info": encode({"uid": USER["oid"], "utid": home}),
     }
-    handler.answer(200, answer)
-
-
-def refuse(handler: Handler, code: int, reason: str) -> None:
-    error = ERRORS.get(code, "invalid_client")
-    trail = f"Trace ID: {OBJECT_ID} Correlation ID: {OBJECT_ID}"
-    trail += " Timestamp: 2026-11-27 06:53:08Z"
-    refusal = {
-        "error": error,
-        "error_description": f"AADSTS{code}: {reason} {trail}",
-        "error_codes": [code],
-    }
-    handler.answer(401 if error == "invalid_client" else 400, refusal)
 
 
 def answer_arm(handler: Handler) -> None:
     """Answer that the account sees its tenant and no subscriptions."""
-    tenants = [{"id": f"/tenants/{TENANT}", "tenantId": TENANT}]
-    handler.answer(200, {"value": tenants if handler.route == "/tenants" else []})
+    tenant = {"id": f"/tenants/{TENANT}", "tenantId": TENANT}
+    handler.answer(200, {"value": [tenant] * (handler.route == "/tenants")})
 
 
 # --- Managed identity
@@ -227,7 +198,3 @@ METADATA = {
     "/msi/token": ("2019-08-01", "X-IDENTITY-HEADER", SECRET_HEADER, "client_id"),
     "/MSI/auth": ("2017-09-01", "secret", SECRET_HEADER, "clientid"),  # Azure ML
 }
-NONE_FOUND = "No User Assigned or Delegated Managed Identity found for specified"
-NONE_FOUND += " ClientId/ResourceId/PrincipalId."
-SEVERAL = "Multiple user assigned identities exist, please specify the clientId"
-SEVERAL += " / resourceId of the identity in the token request"

@@ -64,14 +64,15 @@ class Machine(ExitStack):
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment with nothing of the real machine but what is needed."""
-        home = str(self.home)
-        machine = {"PATH": str(self.bin), "HOME": home, "TMPDIR": home}
-        if os.name == "nt":
-            for name in ("SYSTEMROOT", "PATHEXT", "COMSPEC"):
-                machine[name] = os.environ[name]
-            folders = ["USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
-            machine.update(dict.fromkeys(folders, home), PYTHONIOENCODING="utf-8")
-        return {**machine, **variables}
+        needed = {"SYSTEMROOT", "PATHEXT", "COMSPEC"} & {*os.environ}  # on Windows
+        folders = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
+        return {
+            "PATH": str(self.bin),
+            "PYTHONIOENCODING": "utf-8",
+            **{name: os.environ[name] for name in needed},
+            **dict.fromkeys(folders, str(self.home)),
+            **variables,
+        }
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this machine, at home."""
@@ -105,13 +106,14 @@ class Machine(ExitStack):
         Like the real one it is a script that starts Python as its child. The source
         finds os, sys and time imported, and can import the standard library.
         """
-        record = f"""
+        path = self.folder / "az.py"
+        program = f"""
 import os, sys, time
 with open({str(self.az_log)!r}, "a", encoding="utf-8") as log:
     log.write(" ".join(sys.argv[1:]) + "\\n")
+{source}
 """
-        path = self.folder / "az.py"
-        path.write_text(f"{record}{source}\n", encoding="utf-8")
+        path.write_text(program, encoding="utf-8")
         self.command("az", sys.executable, "-I", "-S", "-X", "utf8", str(path))
 
     def az_says(
