@@ -186,8 +186,8 @@ def diagnose(azure: Azure) -> Diagnose:
     def run(*arguments: str, **variables: str) -> Diagnosis:
         line = sys.executable, "-m", "artifacts_keyring_nofuss", *arguments
         done = azure.run(*line, **variables)
-        said = re.sub("(?m)^ *[0-9]+ ms  ", "", done.stdout + done.stderr)
-        return Diagnosis(done.returncode, said)
+        said = done.stdout + done.stderr
+        return Diagnosis(done.returncode, re.sub("(?m)^ *[0-9]+ ms  ", "", said))
 
     return run
 

@@ -17,9 +17,9 @@ import ssl
 import tempfile
 import threading
 import time
+from calendar import timegm
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import cache, partialmethod
 from hashlib import sha256
 from http import HTTPStatus
@@ -235,8 +235,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         elif path == "simple/contoso-secrets":
             # A feed has an id, too, under which its files lie.
-            file = f"{base}/_packaging/{OBJECT_ID}/pypi/download/{name}"
-            link = f"https://{self.host}{file}#sha256={sha256(content).hexdigest()}"
+            link = f"{base}/_packaging/{OBJECT_ID}/pypi/download/contoso-secrets/1.0/"
+            link += f"{name}#sha256={sha256(content).hexdigest()}"
             self.answer(200, f'<a href="{link}">{name}</a>')
         elif not path.endswith(name):
             self.refuse_at_feed(404, "The package doesn't exist in this feed.")
@@ -272,9 +272,9 @@ class Handler(BaseHTTPRequestHandler):
         authority = f"https://{self.host}/".replace("pkgs.", "vssps.")
         if self.host.startswith("pkgs."):
             authority += f"{self.organization}/"
-        basic = 'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"'
         return {
-            "WWW-Authenticate": f"{PAGE}, {basic}, TFS-Federated",
+            "WWW-Authenticate": f"{PAGE}, TFS-Federated, "
+            'Basic realm="https://pkgsprodcus1.pkgs.visualstudio.com/"',
             "X-VSS-ResourceTenant": TENANT,
             "X-VSS-AuthorizationEndpoint": authority,
             **self.azure.challenge,
@@ -290,23 +290,21 @@ class Handler(BaseHTTPRequestHandler):
         claims = azure.valid_claims(bearer)
         if "scp" not in claims:
             if self.headers["X-TFS-FedAuthRedirect"] != "Suppress":
-                page = {"Location": f"https://{AUTHORITY}/_signin"}
-                return self.answer(302, headers=page)
+                return self.answer(302, headers={"Location": "/_signin"})
             message = "TF400813: The user '' is not authorized to access this resource."
             if claims:
                 message = "Service principals are not allowed to perform this action."
-            challenge, revoked = PAGE, azure.revoked_claims
+            page, revoked = PAGE, azure.revoked_claims
             if revoked:
-                challenge += f', error="insufficient_claims", claims="{revoked}"'
-            headers = {"WWW-Authenticate": challenge}
-            return self.answer(401, {"message": message}, headers)
+                page += f', error="insufficient_claims", claims="{revoked}"'
+            return self.answer(401, {"message": message}, {"WWW-Authenticate": page})
 
         wish, until = json.loads(self.body), azure.now() + azure.lifetime
         if "validTo" in wish:
             if azure.refuses_valid_to:
                 return self.answer(400, {"message": "InvalidValidTo"})
-            end = datetime.fromisoformat(wish["validTo"].replace("Z", "+00:00"))
-            until = min(until, end.timestamp())
+            end = timegm(time.strptime(wish["validTo"], "%Y-%m-%dT%H:%M:%SZ"))
+            until = min(until, end)
         scope = wish["scope"]
         issuer = "app.vstoken.visualstudio.com"
         token = azure.encode({"iss": issuer, "scp": scope, "exp": int(until)})
@@ -321,7 +319,7 @@ class Handler(BaseHTTPRequestHandler):
         if not (authorized and self.requestline.startswith(f"GET {GITHUB_PATH}")):
             return self.send_error(401)
         claims = {"aud": self.query["audience"], **self.azure.github_claims}
-        self.answer(200, {"value": self.azure.assertion(GITHUB_JOB, **claims)})
+        self.answer(200, {"value": jwt({**GITHUB_JOB, **claims})})
 
     # --- The metadata services
 
@@ -334,9 +332,12 @@ class Handler(BaseHTTPRequestHandler):
         asked = {"clientid": "", **self.query}.get(parameter)  # Azure ML wants a name
         found = [one for one in azure.assigned if asked in (one, None)]
         if azure.identity and len(found) == 1:
-            expires = str(int(azure.now()) + 3600)
-            token = {"access_token": azure.identity, "token_type": "Bearer"}
-            return self.answer(200, {**token, "expires_on": expires})
+            token = {
+                "access_token": azure.identity,
+                "expires_on": str(int(azure.now()) + 3600),
+                "token_type": "Bearer",
+            }
+            return self.answer(200, token)
         several = "Multiple user assigned identities exist, please specify the clientId"
         imds = {
             "error": "invalid_request",
@@ -412,8 +413,11 @@ class Azure(Machine):
 
     def scopes(self) -> list[str]:
         """The scopes for which session tokens were asked so far."""
-        wishes = (r.body for r in self.requests if "SessionTokens" in r.path)
-        return [json.loads(wish)["scope"] for wish in wishes]
+        return [
+            json.loads(request.body)["scope"]
+            for request in self.requests
+            if "SessionTokens" in request.path
+        ]
 
     # --- Tokens
 
@@ -445,10 +449,6 @@ class Azure(Machine):
 
     def encode(self, claims: Mapping[str, Any]) -> str:
         return encrypted_jwt() if self.encrypted else jwt(claims)
-
-    def assertion(self, workload: Mapping[str, Any], **claims: Any) -> str:
-        """Return the assertion of a workload, which lives for five minutes."""
-        return jwt({**workload, "exp": int(self.now()) + 300, **claims})
 
     def valid_claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a token that Azure DevOps takes, {} of another."""
@@ -502,7 +502,7 @@ class Azure(Machine):
 
     def pod(self) -> dict[str, str]:
         path = self.folder / "azure-identity-token"
-        path.write_text(self.assertion(POD))
+        path.write_text(jwt(POD))
         return {"AZURE_CLIENT_ID": CLIENT_ID, "AZURE_FEDERATED_TOKEN_FILE": str(path)}
 
     def client_secret(self) -> dict[str, str]:

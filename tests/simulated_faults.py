@@ -100,7 +100,7 @@ DRIPS = {
     "interim answers": drip(CONTINUE, CONTINUE),
 }
 BROKEN = [drop, reset, cut, cut_chunked, garbage]
-OVERLOADED = [status(code) for code in (429, 500, 503)]
+OVERLOADED = [*map(status, (429, 500, 503))]
 
 # Why the token service refuses a person who has a token of the tenant
 NOT_MATERIALIZED = refuses(

@@ -25,10 +25,9 @@ USER = {
     "appid": "04b07795-8ddb-461a-bbee-02f9e1bf7b46",  # az
     "oid": "77777777-0000-0000-0000-000000000000",
     "scp": "user_impersonation",
-    "sub": "the-subject-that-this-user-is-for-az-alone",
     "unique_name": "dev@contoso.com",
 }
-APPLICATION = {"appid": CLIENT_ID, "oid": OBJECT_ID, "sub": OBJECT_ID}
+APPLICATION = {"appid": CLIENT_ID, "oid": OBJECT_ID}
 
 # Claims of the assertions that the application may sign in with
 GITHUB_JOB = {
@@ -99,9 +98,7 @@ def answer_entra(handler: Handler) -> None:
     home = TENANT if tenant == "organizations" else tenant
     protocol = f"https://{ENTRA}/{tenant}/oauth2/v2.0"
     pages: dict[str, Any] = {
-        "discovery/instance": {
-            "metadata": [{"aliases": [ENTRA, "login.windows.net", "sts.windows.net"]}]
-        },
+        "discovery/instance": {"metadata": [{"aliases": [ENTRA, "login.windows.net"]}]},
         "v2.0/.well-known/openid-configuration": {
             "issuer": f"https://{ENTRA}/{tenant}/v2.0",
             "authorization_endpoint": f"{protocol}/authorize",
@@ -151,7 +148,7 @@ def application_tokens(azure: Azure, tenant: str, form: Fields) -> Fields:
         middle = form["client_assertion"].split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(f"{middle}=="))
         workload = POD if claims["iss"] == POD["iss"] else GITHUB_JOB
-        for code, name in ((700211, "iss"), (700213, "sub"), (700212, "aud")):
+        for code, name in {700211: "iss", 700213: "sub", 700212: "aud"}.items():
             if claims[name] != workload[name]:
                 what = f"for presented assertion {name} '{claims[name]}'"
                 raise Refusal(code, f"No matching federated identity record {what}.")
