@@ -215,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer_feed(self) -> None:
         azure = self.azure
         base, _, rest = self.route.partition("/_packaging/")
-        feed, _, path = rest.rstrip("/").partition("/pypi/")
+        feed, _, path = rest.rstrip("/").replace("//", "/").partition("/pypi/")
         public = feed in azure.public_feeds
         upload = path == "upload"
         if upload or not public:
@@ -235,8 +235,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, '<a href="contoso-secrets/">contoso-secrets</a>')
         elif path == "simple/contoso-secrets":
             # A feed has an id, too, under which its files lie.
-            link = f"{base}/_packaging/{OBJECT_ID}/pypi/download/contoso-secrets/1.0/"
-            link += f"{name}#sha256={sha256(content).hexdigest()}"
+            link = f"https://{self.host}{base}/_packaging/{OBJECT_ID}/pypi/download/"
+            link += f"contoso-secrets/1.0/{name}#sha256={sha256(content).hexdigest()}"
             self.answer(200, f'<a href="{link}">{name}</a>')
         elif not path.endswith(name):
             self.refuse_at_feed(404, "The package doesn't exist in this feed.")
