@@ -54,7 +54,8 @@ CLIENTS = {  # what is in the environment of each; the backend is where its name
 PROJECT = Path(__file__).parents[1]
 OTHER_FEED = f"https://{FEED}/contoso/_packaging/other/pypi/simple/"
 USER_URL = f"https://VssSessionToken@{FEED}/contoso/_packaging/private/pypi/simple/"
-OLD_HOST_URL = "https://VssSessionToken@fabrikam.pkgs.visualstudio.com/_packaging/private/pypi/simple/"
+OLD_HOST = "fabrikam.pkgs.visualstudio.com"  # names its organization
+OLD_HOST_URL = f"https://VssSessionToken@{OLD_HOST}/_packaging/private/pypi/simple/"
 CLIENTS_GET_IN = "\nkeyring's clients get in.\n"
 IMPORTS = "python -c 'import contoso_secrets'"
 APP = """\
@@ -625,8 +626,10 @@ def test_jobs_sign_in_without_az(shell: Shell, job: Identity, line: str) -> None
 
 # --- What is not https
 
-CLEAR_URL = f"http://{FEED}/contoso/"
-PIP_CLEAR = f"pip download --no-input --trusted-host {FEED} --keyring-provider import"
+CLEAR_URL = f"http://{OLD_HOST}/"
+PIP_CLEAR = (
+    f"pip download --no-input --trusted-host {OLD_HOST} --keyring-provider import"
+)
 
 
 @pytest.mark.parametrize(
@@ -634,7 +637,7 @@ PIP_CLEAR = f"pip download --no-input --trusted-host {FEED} --keyring-provider i
     [
         f"{PIP_CLEAR} --index-url {CLEAR_URL} x",
         f"{PIP_CLEAR} {CLEAR_URL}x-1-py3-none-any.whl",
-        f"uv pip install --keyring-provider subprocess -i http://me@{FEED}/contoso/ x",
+        f"uv pip install --keyring-provider subprocess -i http://me@{OLD_HOST} x",
         "poetry lock",
         "pdm lock",
     ],
