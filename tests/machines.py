@@ -38,7 +38,7 @@ class Machine(NamedTuple):
     root: bool = True
     home_mode: int = 0o755
     before: str = "true"  # a command line
-    variables: Mapping[str, str] | None = None
+    variables: Mapping[str, str] = {}
 
 
 MACHINES = [
@@ -89,15 +89,16 @@ def green(machine: Machine, top: Path, line: str) -> bool:
     """Run a command line; tell whether it succeeded and left no temporary file."""
     shell = ["/bin/sh", "-c", line]
     if not machine.root:
-        ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        shell = ["setpriv", *ids, *shell]
-    folders = {"PATH": top / "bin", "HOME": top / "home", "TMPDIR": top / "tmp"}
+        become = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
+        shell = [*become.split(), *shell]
     done = subprocess.run(
         shell,
         cwd=top / machine.folder,
         env={
-            **{name: str(path) for name, path in folders.items()},
-            **(machine.variables or {}),
+            "PATH": f"{top}/bin",
+            "HOME": f"{top}/home",
+            "TMPDIR": f"{top}/tmp",
+            **machine.variables,
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -106,10 +107,10 @@ def green(machine: Machine, top: Path, line: str) -> bool:
     )
     files = [str(path) for path in (top / "tmp").rglob("*") if not path.is_dir()]
     left = [path for path in files if "cacert.pem" not in path]  # of 3.9's venv
-    if done.returncode or left:
+    is_green = done.returncode == 0 and not left
+    if not is_green:
         print(done.stdout, "Left behind:", left[:9])
-        return False
-    return True
+    return is_green
 
 
 def main() -> None:
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", default=[""])
     parser.add_argument("--only", choices=COMMANDS)
     chosen = parser.parse_args()
-    reds = 0
+    colors = []
     for machine in MACHINES:
         if not any(part in machine.name for part in chosen.rows):
             continue
@@ -130,10 +131,10 @@ def main() -> None:
             for name in [chosen.only] if chosen.only else COMMANDS:
                 start = time.monotonic()
                 color = "green" if green(machine, top, COMMANDS[name]) else "RED"
-                reds += color == "RED"
+                colors.append(color)
                 seconds = time.monotonic() - start
                 print(f"{color:5} {seconds:4.0f} s {name}  {machine.name}", flush=True)
-    sys.exit(min(reds, 1))
+    sys.exit("RED" in colors)
 
 
 if __name__ == "__main__":

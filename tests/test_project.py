@@ -12,19 +12,15 @@ from flit_core.wheel import make_wheel_in
 import artifacts_keyring_nofuss as module
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SOURCE = (ROOT / "artifacts_keyring_nofuss.py").read_text(encoding="utf-8")
+DIST_INFO = f"artifacts_keyring_nofuss-{module.__version__}.dist-info"
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox"
 
 
 def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
-    assert f"\n{TEST_COMMAND} -s demo\n" in README
-    assert f"\n{TEST_COMMAND}\n" in README
-    assert (
-        (ROOT / ".ci" / "run")
-        .read_text()
-        .endswith(f"\n{TEST_COMMAND}\n.venv/bin/nox -s az\n")
-    )
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"\n{TEST_COMMAND} -s demo\n{TEST_COMMAND}\n" in readme
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert ci.endswith(f"\n{TEST_COMMAND}\n.venv/bin/nox -s az\n")
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +32,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_the_wheel_holds_one_module(wheel: dict[str, str]) -> None:
-    metadata = f"artifacts_keyring_nofuss-{module.__version__}.dist-info"
     files = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
     assert {*wheel} == {
         "artifacts_keyring_nofuss.py",
-        *(f"{metadata}/{name}" for name in files),
+        *(f"{DIST_INFO}/{name}" for name in files),
     }
-    entry_points = wheel[f"{metadata}/entry_points.txt"]
-    assert entry_points.split() == [
+    assert wheel[f"{DIST_INFO}/entry_points.txt"].split() == [
         "[keyring.backends]",
         "artifacts-keyring-nofuss=artifacts_keyring_nofuss",
     ]
 
 
 def test_the_metadata_says_what_is_true(wheel: dict[str, str]) -> None:
-    (text,) = (text for name, text in wheel.items() if name.endswith("/METADATA"))
-    metadata = email.message_from_string(text)
-    assert metadata["Version"] == module.__version__
+    metadata = email.message_from_string(wheel[f"{DIST_INFO}/METADATA"])
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.9"
     assert metadata.get_all("Requires-Dist") == ["keyring>=23"]
@@ -63,7 +55,8 @@ def test_the_metadata_says_what_is_true(wheel: dict[str, str]) -> None:
 
 
 def test_a_copied_file_says_what_it_is() -> None:
-    beginning = SOURCE[: SOURCE.index("import ")]
+    source = (ROOT / "artifacts_keyring_nofuss.py").read_text("utf-8")
+    beginning = source.partition("import ")[0]
     for fact in (
         "SPDX-License-Identifier: MIT",
         "Copyright (c) ",
