@@ -88,7 +88,7 @@ def install(project_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> In
         packages = CLIENTS[client].replace(BACKEND, str(project_wheel)).split()
         # A company that intercepts TLS has its certificates in the system's store.
         uv = [sys.executable, "-m", "uv", "--quiet", "--system-certs"]
-        make = [*uv, "venv", "--python", sys.executable, str(home)]
+        make = [*uv, "venv", "--clear", "--python", sys.executable, str(home)]
         subprocess.run(make, check=True)
         fill = [*uv, "pip", "install", "--python", str(home), *packages]
         done = subprocess.run(fill, stderr=subprocess.PIPE, text=True)
