@@ -13,8 +13,20 @@ import pytest
 from keyring.util.platform_ import config_root
 
 from conftest import Ask, Asked
-from identities import WAYS, Identity, Variables, managed_identity
-from simulated_azure import AUTHORITY, FEED, TENANT, Answer, Azure, Handler
+from identities import (
+    PAT,
+    TOKEN,
+    TOKEN_FILE,
+    WAYS,
+    Identity,
+    Variables,
+    app_service,
+    azure_ml,
+    managed_identity,
+    token,
+    token_file,
+)
+from simulated_azure import AUTHORITY, FEED, Answer, Azure, Handler
 from simulated_faults import status
 
 CHOICE = "ARTIFACTS_KEYRING_NOFUSS_PROVIDER"
@@ -44,10 +56,10 @@ def reason(asked: Asked, identity: Identity) -> str:
     return match[1]
 
 
-def refuse(handler: Handler) -> None:
+def refuse(handler: Handler, code: int = 403) -> None:
     """Refuse whoever is signed in."""
     if "Authorization" in handler.headers:
-        handler.answer(403, {"message": "No."})
+        handler.answer(code, {"message": "No."})
     else:
         handler.answer_feed()
 
@@ -59,12 +71,18 @@ def refuse(handler: Handler) -> None:
 def test_who_signs_in_is_the_last_one_asked(
     azure: Azure, ask: Ask, identity: Identity
 ) -> None:
-    asked = ask(**managed_identity(azure), **identity(azure))
-    assert asked.value
-    assert asked.value[0] == "VssSessionToken"
-    assert {asked.password} & {*azure.session_tokens, *azure.bearers, *azure.passwords}
-    assert asked.warnings == ""
-    assert asked_providers(asked)[-1] == WAYS[identity].provider
+    """An application's token is the password, even if nobody can read it."""
+    provider = WAYS[identity].provider
+    for azure.encrypted in (False, True):
+        asked = ask(**managed_identity(azure), **identity(azure))
+        assert asked.value
+        assert asked.value[0] == "VssSessionToken"
+        known = [*azure.session_tokens, *azure.bearers, *azure.passwords]
+        assert asked.password in known
+        assert asked.warnings == ""
+        assert asked_providers(asked)[-1] == provider
+    if provider in ("workload_identity", "managed_identity"):
+        assert AUTHORITY not in azure.connects
 
 
 def test_whoever_is_refused_the_next_one_is_asked(azure: Azure, ask: Ask) -> None:
@@ -89,18 +107,11 @@ def test_a_refusal_by_azure_devops_is_the_reason(
     for code in (404, 500):
         azure.faults[FEED] = [Handler.answer_feed, *[status(code)] * 3]
         assert ask(**variables).value  # which says nothing of a password
-    azure.faults[FEED] = azure.faults[AUTHORITY] = [refuse] * 9
-    assert reason(ask(**variables), identity).endswith(" answered 403: No.")
-
-
-@each_way
-def test_whoever_belongs_elsewhere_is_refused(
-    azure: Azure, ask: Ask, identity: Identity
-) -> None:
-    azure.claims = {"tid": TENANT.replace("1", "9")}
-    variables = identity(azure)
-    azure.passwords.clear()
-    assert " answered 401: " in reason(ask(**variables), identity)
+    for code in (401, 403):
+        refusals: list[Answer] = [partial(refuse, code=code)] * 9
+        azure.faults[FEED] = azure.faults[AUTHORITY] = refusals
+        told = reason(ask(**variables), identity)
+        assert told.endswith(f" answered {code}: No.")
 
 
 NONSENSE: list[object] = [b"", "<html>", b"[]", b"5", b"\xff\xfe", b"[" * 50_000, {}]
@@ -134,6 +145,76 @@ def test_what_is_wrong_with_an_answer_is_the_reason(
     assert "elsewhere" not in f"{azure.requests}"
     azure.faults[service] = [status(503), status(429)]
     assert ask(**variables).value
+
+
+# --- Variables
+
+NEEDED = {
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "MSI_ENDPOINT",
+    "MSI_SECRET",
+}
+
+
+@each_way
+def test_half_of_the_variables_are_none(
+    azure: Azure, ask: Ask, identity: Identity
+) -> None:
+    variables = identity(azure)
+    for name in variables.keys() & NEEDED:
+        assert ask(**managed_identity(azure), **variables | {name: " "}).value, name
+
+
+SECRETS: dict[str, Identity] = {
+    TOKEN: token,
+    TOKEN_FILE: token_file,
+    "AZURE_FEDERATED_TOKEN_FILE": Azure.pod,
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN": Azure.github_job,
+    "IDENTITY_HEADER": app_service,
+    "MSI_SECRET": azure_ml,
+}
+UNFIT = ["s3cr t", "s3cr\r\nX: t", "s3cr\x7ft", "s3cr\u00e9t", "s3cr" * 11_000]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_fits_into_no_header_is_told_and_not_sent(
+    azure: Azure, ask: Ask, name: str
+) -> None:
+    identity = SECRETS[name]
+    path = azure.folder / "secret"
+    for secret in UNFIT:
+        path.write_text(secret, "utf-8")
+        value = str(path) if name.endswith("FILE") else secret
+        asked = ask(**identity(azure) | {name: value})
+        assert reason(asked, identity) == f"{name} holds no usable token"
+        assert "s3cr" not in asked.log
+    assert {*azure.connects} == {FEED}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other files")
+@pytest.mark.parametrize("name", [name for name in SECRETS if "FILE" in name])
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("/dev/zero", "holds no usable token"),
+        ("/", "cannot be read: Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_good_is_told_by_its_variable(
+    azure: Azure, ask: Ask, name: str, target: str, problem: str
+) -> None:
+    """Not by its path: somebody may put a token there. What comes next is not asked."""
+    path = azure.folder / "s3cret"
+    path.symlink_to(target)
+    identity = SECRETS[name]
+    asked = ask(**identity(azure) | {name: str(path), TOKEN: PAT})
+    assert reason(asked, identity) == f"{name} {problem}"
+    assert "s3cr" not in asked.log
 
 
 # --- The choice
