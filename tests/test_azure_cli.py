@@ -14,20 +14,7 @@ import pytest
 from conftest import Ask, Python, command
 from simulated_azure import INDEX_URL, Azure, jwt
 
-OTHER = "aaaaaaaa-2222-3333-4444-555555555555"
-
-
 # --- How az is run
-
-
-def test_az_is_asked_for_a_token_of_the_feeds_tenant(azure: Azure, ask: Ask) -> None:
-    """In lower case, which az wants of it for the account of a managed identity."""
-    page = f"https://login.windows.net/{OTHER.upper()}"
-    azure.challenge = {"WWW-Authenticate": f"Bearer authorization_uri={page}"}
-    azure.az_not_signed_in()
-    ask()
-    options = f"--resource 499b84ac-1321-427f-aa17-267ca6975798 --tenant {OTHER}"
-    assert azure.az_runs == [f"account get-access-token {options} --output json"]
 
 
 def test_az_is_run_apart_from_the_caller(azure: Azure) -> None:
@@ -75,14 +62,11 @@ def test_az_may_lie_in_any_folder_but_the_working_directory(
 
 
 def test_a_missing_az_is_told(azure: Azure, ask: Ask) -> None:
-    told = "azure_cli: az is not on PATH\n"
-    assert told in ask().failure
-    path = azure.bin / "az"
-    path.touch(0o644)
-    assert told in ask().failure
-    path.unlink()
-    path.mkdir()
-    assert told in ask().failure
+    """So is one that is a folder, or no program."""
+    (azure.bin / "az").mkdir()
+    (azure.folder / "az").touch(0o644)
+    for path in (azure.home, azure.bin, azure.folder):
+        assert "azure_cli: az is not on PATH\n" in ask(PATH=str(path)).failure
 
 
 def test_everything_works_where_nothing_can_be_written(
@@ -108,9 +92,8 @@ TRACEBACK = (
 @pytest.mark.parametrize(
     ("errors", "reason"),
     [
-        ("ERROR: Please run 'az login'.", "Please run 'az login'."),
         (
-            "WARNING: x\nERROR: AADSTS50076: MFA.\nRun the command below\naz logout",
+            "WARNING: x\ny\nERROR: AADSTS50076: MFA.\nRun the command below\naz logout",
             "AADSTS50076: MFA. az logout",
         ),
         (
@@ -123,13 +106,11 @@ TRACEBACK = (
             "No version is set for az azure-cli 2.9",
         ),
         ("\x1b[31mERROR\x1b[0m", "?[31mERROR?[0m"),
-        ("ERROR: eyJhbGciOiJ9.eyJ9.sig leaked", "[removed] leaked"),
         ("ERROR: a-C8Q~s3cr.et_with.dots~1234567890-a-b leaked", "[removed] leaked"),
         (b"ERROR: caf\xe9 closed", "caf? closed"),
         ("\n" * 60_000 + "late", "late"),
-        ("", "silently"),
     ],
-    ids=range(11),
+    ids=range(8),
 )
 def test_a_failure_is_told_in_all_words_of_az(
     azure: Azure, ask: Ask, errors: str | bytes, reason: str
@@ -140,16 +121,8 @@ def test_a_failure_is_told_in_all_words_of_az(
     assert time.monotonic() - started < 3
 
 
-NO_ANSWERS: list[str | bytes] = [
-    "",
-    "nonsense",
-    "[]",
-    '"x"',
-    "[" * 99_999,
-    b"\xff\xfe",
-    "{}",
-]
-NO_TOKENS = ['""', "null", '["x"]', '"a\\r\\nb"', '"\\u00fc"', '"\\ud800"']
+NO_ANSWERS = ["", "nonsense", "[]", "[" * 99_999, "{}"]
+NO_TOKENS = ['""', "null", '"a\\r\\nb"', '"\\ud800"']
 
 
 def test_an_answer_of_another_shape_is_told(azure: Azure, ask: Ask) -> None:

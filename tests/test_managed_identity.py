@@ -11,7 +11,6 @@ from identities import Identity, app_service, azure_ml, managed_identity
 from simulated_azure import CLIENT_ID, IMDS, Azure
 from simulated_faults import status
 
-ADDRESS = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 each_place = pytest.mark.parametrize("place", [managed_identity, app_service, azure_ml])
 
 
@@ -30,7 +29,8 @@ def test_one_of_several_identities_is_named_by_its_client_id(
 def test_imds_has_a_usual_address_and_no_proxy_sees_it(azure: Azure, ask: Ask) -> None:
     """Which a test cannot ask."""
     names = ["HTTP_PROXY", "ALL_PROXY", "PIP_PROXY"]
-    variables = {ADDRESS: " ", **dict.fromkeys(names, azure.proxy.url)}
+    variables = dict.fromkeys(names, azure.proxy.url)
+    variables["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = " "
     dials = {"IMDS_ADDRESS": azure.metadata.url}
     assert ask(**managed_identity(azure), **variables, dials=dials).value
 
