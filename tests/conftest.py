@@ -28,7 +28,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
-DIALS = {"PAUSES": [0.01, 0.02], "IMDS_PAUSES": [0.01] * 4}  # of every asking process
+# Of every asking process
+DIALS: dict[str, Any] = {"PAUSES": [0.01, 0.02], "IMDS_PAUSES": [0.01] * 4}
 
 
 class Asked(NamedTuple):

@@ -20,6 +20,7 @@ import time
 from calendar import timegm
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import cache, partialmethod
 from hashlib import sha256
 from http import HTTPStatus
@@ -326,6 +327,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer_metadata(self) -> None:
         azure = self.azure
         version, header, secret, parameter = METADATA[self.route]
+        is_imds = header == "Metadata"
         assert self.headers[header] == secret
         assert self.query["api-version"] == version
         assert self.query["resource"] == RESOURCE
@@ -334,9 +336,12 @@ class Handler(BaseHTTPRequestHandler):
         if azure.identity and len(found) == 1:
             token = {
                 "access_token": azure.identity,
+                "expires_in": "3600",  # of IMDS alone
                 "expires_on": str(int(azure.now()) + 3600),
                 "token_type": "Bearer",
             }
+            if not is_imds:
+                del token["expires_in"]
             return self.answer(200, token)
         several = "Multiple user assigned identities exist, please specify the clientId"
         imds = {
@@ -345,7 +350,7 @@ class Handler(BaseHTTPRequestHandler):
         }
         none = "No User Assigned or Delegated Managed Identity found"
         others = {"statusCode": 400, "message": none}
-        self.answer(400, imds if self.route.startswith("/metadata") else others)
+        self.answer(400, imds if is_imds else others)
 
 
 DOMAINS = r"(dev\.azure\.com|visualstudio\.com|codedev\.ms|vsts\.me)"
@@ -482,10 +487,12 @@ class Azure(Machine):
 
     def az_answer(self, token: str) -> str:
         """Return what az prints for a token."""
+        expires = int(self.now()) + 3600
         return json.dumps(
             {
                 "accessToken": token,
-                "expires_on": int(self.now()) + 3600,
+                "expiresOn": f"{datetime.fromtimestamp(expires)}.000000",
+                "expires_on": expires,
                 "tenant": TENANT,
                 "tokenType": "Bearer",
             }
@@ -503,7 +510,11 @@ class Azure(Machine):
     def pod(self) -> dict[str, str]:
         path = self.folder / "azure-identity-token"
         path.write_text(jwt(POD))
-        return {"AZURE_CLIENT_ID": CLIENT_ID, "AZURE_FEDERATED_TOKEN_FILE": str(path)}
+        return {
+            "AZURE_CLIENT_ID": CLIENT_ID,
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_FEDERATED_TOKEN_FILE": str(path),
+        }
 
     def client_secret(self) -> dict[str, str]:
         return {"AZURE_CLIENT_ID": CLIENT_ID, "AZURE_CLIENT_SECRET": CLIENT_SECRET}

@@ -14,7 +14,7 @@ import pytest
 
 import artifacts_keyring_nofuss as module
 import identities as by
-from conftest import Ask
+from conftest import DIALS, Ask
 from identities import Identity
 from simulated_azure import (
     AUTHORITY,
@@ -76,7 +76,8 @@ def test_no_secret_is_shown(
     environment = azure.environment(**identity(azure))
     azure.faults[service] = [answer_badly] * 20 if answer else []
     log = patch.multiple(module.log, filters=[see], handlers=[], propagate=True)
-    with log, patch.dict(os.environ, environment, clear=True):
+    dials = patch.multiple(module, **DIALS)
+    with log, dials, patch.dict(os.environ, environment, clear=True):
         asked = ask(URL_WITH_PASSWORD, **environment)
         seen += [asked[1:], module.memory]
         module.main()
