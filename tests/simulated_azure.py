@@ -36,23 +36,23 @@ from flit_core.wheel import make_wheel_in
 
 from simulated_identity import (
     APPLICATION,
+    CLIENT_ID as CLIENT_ID,
+    CLIENT_SECRET as CLIENT_SECRET,
+    ENTRA as ENTRA,
     GITHUB_JOB,
     METADATA,
     OBJECT_ID,
     POD,
     RESOURCE,
+    SECRET_HEADER as SECRET_HEADER,
+    TENANT as TENANT,
     USER,
     answer_arm,
     answer_entra,
     encrypted_jwt,
     iso,
+    jwt as jwt,
 )
-from simulated_identity import CLIENT_ID as CLIENT_ID
-from simulated_identity import CLIENT_SECRET as CLIENT_SECRET
-from simulated_identity import ENTRA as ENTRA
-from simulated_identity import SECRET_HEADER as SECRET_HEADER
-from simulated_identity import TENANT as TENANT
-from simulated_identity import jwt as jwt
 from simulated_machine import Machine
 
 # A host of each service, under which tests find its requests and its faults
@@ -319,8 +319,8 @@ class Handler(BaseHTTPRequestHandler):
         authorized = self.headers["Authorization"] == f"Bearer {REQUEST_TOKEN}"
         if not (authorized and self.requestline.startswith(f"GET {GITHUB_PATH}")):
             return self.send_error(401)
-        claims = {"aud": self.query["audience"], **self.azure.github_claims}
-        self.answer(200, {"value": jwt({**GITHUB_JOB, **claims})})
+        claims = {**GITHUB_JOB, "aud": self.query["audience"]}
+        self.answer(200, {"value": jwt(claims)})
 
     # --- The metadata services
 
@@ -384,7 +384,6 @@ class Azure(Machine):
     proxy_refuses: tuple[int, str] | None = None  # a status and its phrase
     tls: ssl.SSLContext | None = None  # instead of a good one for each host
     encrypted = False  # tokens issued from now on are for Azure alone to read
-    claims: Mapping[str, Any] = {}  # of all of them
     public_feeds: Collection[str] = ()
     is_member = has_role = True  # whoever signs in
     challenge: Mapping[str, Any] = {}  # overrides headers of the feed's 401
@@ -393,7 +392,6 @@ class Azure(Machine):
     revoked_claims = ""  # base64; if set, all sign-ins are revoked
     refusal = 0, ""  # if there is a code, no person gets a token
     secret = CLIENT_SECRET  # of the application
-    github_claims: Mapping[str, Any] = {}  # overrides those of its assertions
     identity: str | None = None  # the bearer of the managed identity
     assigned: Collection[str] = (CLIENT_ID,)  # the user-assigned identities
 
@@ -442,7 +440,6 @@ class Azure(Machine):
             "tid": TENANT,
             "exp": int(self.now()) + 3600,
             **who,
-            **self.claims,
             **claims,
         }
         token = self.encode(issued)

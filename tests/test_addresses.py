@@ -7,8 +7,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import artifacts_keyring_nofuss as module
 import identities as by

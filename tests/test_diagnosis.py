@@ -14,12 +14,11 @@ import pytest
 
 import artifacts_keyring_nofuss as module
 from conftest import Ask, Diagnose, Golden, command
-from identities import TOKEN, managed_identity, token, user
+from identities import TOKEN, Variables, managed_identity, token, user
 from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure
 from simulated_faults import refuses
 from simulated_machine import Lifelines, ended
 
-Variables = dict[str, str]
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows interrupts whole consoles")
 
 

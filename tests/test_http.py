@@ -68,16 +68,12 @@ def test_a_fault_that_passes_leaves_no_trace(
     assert len(azure.asked(IMDS)) == 3
 
 
-@pytest.mark.parametrize("told", ["feed answered 503: ", "com: no connection: "])
-def test_there_are_three_attempts_with_pauses(
-    azure: Azure, ask: Ask, nobody: str, told: str
-) -> None:
+def test_there_are_three_attempts_with_pauses(azure: Azure, ask: Ask) -> None:
     azure.faults[FEED] = [status(503)] * 3
-    proxy = azure.proxy.url if "503" in told else nobody
     started = time.monotonic()
-    assert told in ask(HTTPS_PROXY=proxy, dials={"PAUSES": [0.2, 0.4]}).warnings
+    assert " feed answered 503: " in ask(dials={"PAUSES": [0.2, 0.4]}).warnings
     assert time.monotonic() - started > 0.6
-    assert azure.faults[FEED] == [] or proxy == nobody
+    assert azure.faults[FEED] == []
 
 
 # --- What takes time
