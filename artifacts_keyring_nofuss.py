@@ -926,8 +926,7 @@ IMDS_LIMIT = 0.6  # to connect; off Azure it swallows every packet
 
 def managed_identity(challenge: Challenge) -> Token | None:
     """Return a bearer of the machine's managed identity."""
-    services = (row for row in METADATA_SERVICES if all(map(setting, row.variables)))
-    service = next(services)
+    service = next(row for row in METADATA_SERVICES if all(map(setting, row.variables)))
     imds = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
     variable, secret_variable = service.variables or (imds, "")
     url = setting(variable)
@@ -1014,7 +1013,9 @@ def exchange(feed: Feed, challenge: Challenge, bearer: Token) -> Token:
 
     Source: as of discover(), VstsSessionTokenClient.
     """
-    scope = WRITE if feed.scope == WRITE else setting(SCOPE) or READ
+    scope = setting(SCOPE) or READ
+    if feed.scope == WRITE:
+        scope = WRITE
     if scope not in (READ, WRITE):
         reason = f"{SCOPE} is {clean(scope)}, no scope of a session token"
         raise SignInError(reason, f"set it to {WRITE}, or unset it")
