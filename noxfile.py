@@ -204,5 +204,5 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def machines(session: nox.Session) -> None:
-    """Try the demo and all this on other machines (-- HOME --only demo)."""
+    """Try the demo and all this on other machines (-- HOME, for one)."""
     session.run(sys.executable, "tests/machines.py", *session.posargs)

@@ -2,12 +2,11 @@
 
 Each row of MACHINES is a clone of the last commit in an empty folder, where there is
 one Python, no compiler and nothing in the environment. Arguments choose rows by a part
-of their names; `--only demo` or `--only test` chooses a command.
+of their names.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -114,13 +113,10 @@ def green(machine: Machine, top: Path, line: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", default=[""])
-    parser.add_argument("--only", choices=COMMANDS)
-    chosen = parser.parse_args()
+    rows = sys.argv[1:] or [""]
     colors = []
     for machine in MACHINES:
-        if not any(part in machine.name for part in chosen.rows):
+        if not any(part in machine.name for part in rows):
             continue
         python = shutil.which(machine.python)
         if python is None or not (machine.root or os.getuid() == 0):
@@ -128,7 +124,7 @@ def main() -> None:
             continue
         with laid_out(machine, python) as top:
             assert green(machine, top, machine.before)
-            for name in [chosen.only] if chosen.only else COMMANDS:
+            for name in COMMANDS:
                 start = time.monotonic()
                 color = "green" if green(machine, top, COMMANDS[name]) else "RED"
                 colors.append(color)

@@ -329,7 +329,7 @@ def main() -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         for number in range(first, last + 1):
             count += play(number, pool)
-    print(dict(count))
+    print(count)
     return min(count["broken promises"], 1)
 
 

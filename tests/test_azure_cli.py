@@ -30,8 +30,11 @@ with open({str(report)!r}, "w") as file:
         command("ask.py", INDEX_URL),
         input=b"typed",
         cwd=azure.home,
-        env=azure.environment(AZURE_CLOUD_NAME="x", AZURE_CONFIG_DIR="a.zure"),
-        check=True,
+        env=azure.environment(
+            AZURE_CLOUD_NAME="x",
+            AZURE_CONFIG_DIR="a.zure",
+            REQUESTS_CA_BUNDLE="../ca.pem",
+        ),
     )
     folder, *others, environment = json.loads(report.read_text())
     assert Path(folder) == Path(os.environ.get("SYSTEMROOT", "/"))
@@ -43,6 +46,7 @@ with open({str(report)!r}, "w") as file:
         "AZURE_CORE_NO_COLOR": "true",
         "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
         "AZURE_LOGGING_ENABLE_LOG_FILE": "no",
+        "REQUESTS_CA_BUNDLE": str(azure.ca_file),
     }
     assert settings.items() <= environment.items()
 
