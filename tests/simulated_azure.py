@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
             if not scopes:
                 return self.refuse_at_feed(401, headers=self.sign_in())
             scope, needed = (WRITE, "AddPackage") if upload else (READ, "ReadPackages")
-            if not {scope, WRITE} & scopes or not azure.has_role:
+            if not {scope, WRITE} & scopes:
                 lacks = "lacks permission to complete this action. You need to have"
                 return self.refuse_at_feed(403, f"User 'contoso' {lacks} '{needed}'.")
 
@@ -385,7 +385,7 @@ class Azure(Machine):
     tls: ssl.SSLContext | None = None  # instead of a good one for each host
     encrypted = False  # tokens issued from now on are for Azure alone to read
     public_feeds: Collection[str] = ()
-    is_member = has_role = True  # whoever signs in
+    is_member = True  # whoever signs in
     challenge: Mapping[str, Any] = {}  # overrides headers of the feed's 401
     lifetime = 3600.0  # seconds, the longest of a session token
     refuses_valid_to = False

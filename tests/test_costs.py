@@ -14,22 +14,21 @@ from identities import Identity
 from simulated_azure import AUTHORITY, ENTRA, FEED, GITHUB, IMDS, INDEX_URL, Azure
 
 FEEDS = [INDEX_URL.replace("private", f"feed-{number}") for number in range(5)]
-AZ = "az"
-USER = {FEED: 1, AUTHORITY: 1, AZ: 1}
+USER = {FEED: 1, AUTHORITY: 1, "az": 1}
 
 
 def costs(azure: Azure) -> dict[str, int]:
     """Count the requests to each host, of a handshake each, and the runs of az."""
     assert azure.handshakes == len(azure.requests) - len(azure.asked(IMDS))
     hosts = Counter(request.host for request in azure.requests)
-    return {**hosts, AZ: len(azure.az_runs)} if azure.az_runs else {**hosts}
+    return {**hosts, "az": len(azure.az_runs)} if azure.az_runs else {**hosts}
 
 
 @pytest.mark.parametrize(
     ("identity", "price"),
     [
         (by.user, USER),
-        (by.service_principal, {FEED: 2, AZ: 1}),
+        (by.service_principal, {FEED: 2, "az": 1}),
         (by.managed_identity, {FEED: 2, IMDS: 1}),
         (by.app_service, {FEED: 2, IMDS: 1}),
         (by.azure_ml, {FEED: 2, IMDS: 1}),
@@ -61,7 +60,7 @@ def test_az_that_is_not_signed_in_runs_once(azure: Azure, python: Python) -> Non
     azure.identity = azure.application_token()
     values = python("one_by_one.py", *FEEDS).value
     assert [password for _, password in values] == [azure.identity] * 5
-    assert costs(azure) == {FEED: 2, IMDS: 1, AZ: 1}
+    assert costs(azure) == {FEED: 2, IMDS: 1, "az": 1}
 
 
 def test_certificates_are_read_once(azure: Azure, python: Python) -> None:

@@ -15,8 +15,8 @@ import pytest
 import artifacts_keyring_nofuss as module
 from conftest import Ask, Diagnose, Golden, command
 from identities import TOKEN, Variables, managed_identity, token, user
-from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure
-from simulated_faults import refuses
+from simulated_azure import FEED, INDEX_URL, UPLOAD_URL, Azure, Handler
+from simulated_faults import refuses, status
 from simulated_machine import Lifelines, ended
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows interrupts whole consoles")
@@ -84,10 +84,10 @@ def test_a_warning_of_the_feed_has_its_own_words(
 def test_the_feeds_refusal_of_the_password_is_not_good(
     azure: Azure, diagnose: Diagnose
 ) -> None:
-    azure.has_role = False
+    azure.faults[FEED] = [Handler.answer_feed, status(404)]
     run = diagnose(INDEX_URL, **user(azure))
     assert run.status == 1
-    assert "ReadPackages" in run.said.partition("\n\n")[2]
+    assert " 404" in run.said.partition("\n\n")[2]
 
 
 # --- What keyring and its clients do

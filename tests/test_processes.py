@@ -110,10 +110,9 @@ def test_who_goes_on_after_the_answer_is_left_alone(
 
 
 @posix
-def test_nobody_waits_for_the_child_of_an_az_that_failed(
+def test_nobody_waits_for_a_child_that_holds_the_pipes_of_an_az_that_failed(
     azure: Azure, ask: Ask, lifelines: Lifelines
 ) -> None:
-    """Though it holds its pipes."""
     azure.az(f"{lifelines.connect}\nif os.fork(): sys.exit('no')\nline.recv(1)")
     assert "azure_cli: az failed: no\n" in ask(dials={"AZ_LIMIT": 5}).warnings
     lifelines.accept().close()
