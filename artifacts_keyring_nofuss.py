@@ -73,7 +73,7 @@ except ImportError:  # a vendored copy needs no keyring
 __version__ = "2.0.0"
 
 log = logging.getLogger(__name__)
-MODULE = __spec__.name if __spec__ else __name__
+MODULE = __spec__.name if __spec__ else "artifacts_keyring_nofuss"
 
 
 class SignInError(Exception):
@@ -210,7 +210,7 @@ def parse_feed(service: str | None) -> Feed | None:
     if "." not in path.rpartition("/")[2]:  # not a file, but a folder
         path = path.rstrip("/") + "/"
     key = host.lower(), organization.lower(), scope
-    url = f"https://{key[0]}" + quote(path, "/%:@!$&'()*+,;=~")
+    url = f"https://{key[0]}" + quote(path, "/%:@+,=")
     return Feed(url, key[1], scope, CLOUDS[domain], key)
 
 
@@ -461,8 +461,7 @@ def has_certificates(path: str) -> bool:
     """Tell whether OpenSSL finds any; in a folder, by name."""
     if not os.path.isdir(path):
         return os.path.isfile(path)
-    names = os.listdir(path)
-    return any(re.fullmatch(r"[0-9a-f]{8}\.[0-9]", name) for name in names)
+    return any(re.fullmatch(r"[0-9a-f]{8}\.[0-9]", name) for name in os.listdir(path))
 
 
 @functools.cache  # it takes longer than a TLS handshake
@@ -877,7 +876,7 @@ def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
     for seconds in short_waits(limit):
         has_ended = process.poll() is not None  # before it is read
         try:
-            return process.communicate(timeout=seconds)
+            return process.communicate(timeout=1.0 if has_ended else seconds)
         except TimeoutExpired as silence:
             said = silence.output or b"", silence.stderr or b""
         # A child may hold its pipes.
@@ -998,7 +997,7 @@ def configured_provider() -> str:
     config = configparser.RawConfigParser()
     with suppress(RuntimeError, KeyError):  # there may be no home
         path = os.path.join(config_root(), "keyringrc.cfg")
-        config.read(path if os.path.isabs(path) else [])
+        config.read(path if os.path.isabs(path) else [], "utf-8")
     return config.get("artifacts_keyring_nofuss", "provider", fallback="").strip()
 
 
