@@ -251,8 +251,9 @@ def test_a_feed_is_one_for_all_parsers(url: str, at: int, piece: str) -> None:
 
 
 def test_a_feed_is_asked_by_its_normal_url() -> None:
-    service = "HTTPS://me:secret@PKGS.Dev.Azure.COM:443/Contoso/a b/ü{}?a=b/c@d#e"
-    normal = "https://pkgs.dev.azure.com/Contoso/a%20b/%C3%BC"
+    # A person may paste it into a shell.
+    service = "HTTPS://me:secret@PKGS.Dev.Azure.COM:443/Contoso/a b/$(ü){}?a=b/c@d#e"
+    normal = "https://pkgs.dev.azure.com/Contoso/a%20b/%24%28%C3%BC%29"
     for path, usual in [("", "/"), ("/x-1.0.whl", "/x-1.0.whl")]:
         assert getattr(parse_feed(service.format(path)), "url", "") == normal + usual
 
