@@ -24,6 +24,7 @@ from flit_core.wheel import make_wheel_in
 
 from identities import TOKEN, Identity, token
 from simulated_azure import FEED, IMDS, INDEX_URL, READ, UPLOAD_URL, Azure, wheel
+from simulated_faults import status
 
 KEYRING, PIP, UV, TOX = "keyring==25.7.0", "pip==26.3", "uv==0.13.9", "tox==4.67.15"
 BACKEND = "artifacts-keyring-nofuss"
@@ -446,10 +447,7 @@ def tooled(shell: Shell) -> Shell:
 @pytest.mark.parametrize(
     ("client", "line"),
     [
-        (
-            "pip",
-            PIP_INSIDE + PIP_FROM_OUTSIDE,
-        ),
+        ("pip", PIP_INSIDE + PIP_FROM_OUTSIDE),
         ("build", f"{PIP_INSIDE}python -m build --wheel"),
         ("nox", f"{PIP_INSIDE}nox -db venv"),
         ("tox", f"{PIP_INSIDE}tox"),
@@ -646,7 +644,7 @@ def test_no_password_goes_over_http(shell: Shell, line: str) -> None:
     """Whoever can sign in: the metadata's port is a proxy that wants a password."""
     shell.project(SETTINGS.replace(INDEX_URL, CLEAR_URL) + "verify_ssl = false")
     wanted = {"WWW-Authenticate": 'Basic realm="x"'}
-    shell.azure.faults[IMDS] = [lambda it: it.answer(401, headers=wanted)] * 99
+    shell.azure.faults[IMDS] = [status(401, **wanted)] * 99
     shell(f"! {line}", http_proxy=shell.azure.metadata.url, **token(shell.azure))
     assert {r.host for r in shell.azure.requests} == {IMDS}
     for request in shell.azure.requests:

@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 HOUR = 3600
+# The variables of folders to write to, on every platform
+FOLDERS = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
 
 
 class Lifelines(ExitStack):
@@ -65,12 +67,11 @@ class Machine(ExitStack):
     def environment(self, **variables: str) -> dict[str, str]:
         """Return an environment with nothing of the real machine but what is needed."""
         needed = {"SYSTEMROOT", "PATHEXT", "COMSPEC"} & {*os.environ}  # on Windows
-        folders = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
         return {
             "PATH": str(self.bin),
             "PYTHONIOENCODING": "utf-8",
             **{name: os.environ[name] for name in needed},
-            **dict.fromkeys(folders, str(self.home)),
+            **dict.fromkeys(FOLDERS, str(self.home)),
             **variables,
         }
 

@@ -211,7 +211,8 @@ class World(Azure):
         except KeyboardInterrupt:
             self.events.append("interrupted")
             feed = module.parse_feed(url)
-            self.interrupts += [url, feed and feed.key]
+            assert feed
+            self.interrupts += [url, feed.key]
 
     def ask_all(self, pool: ThreadPoolExecutor) -> None:
         """Let all threads ask at once, and the main thread meanwhile and afterwards."""

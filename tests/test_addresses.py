@@ -13,9 +13,8 @@ import artifacts_keyring_nofuss as module
 import identities as by
 from artifacts_keyring_nofuss import parse_feed
 from conftest import Ask
-from simulated_azure import FEED, TENANT, Azure
+from simulated_azure import FEED, READ, TENANT, WRITE, Azure
 
-READ, WRITE = "vso.packaging", "vso.packaging_write"
 KELVIN = "\u212a"  # str.lower() makes it a k, as re.IGNORECASE does without re.ASCII
 
 # --- The table

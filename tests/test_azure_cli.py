@@ -13,6 +13,7 @@ import pytest
 
 from conftest import Ask, Python, command
 from simulated_azure import INDEX_URL, Azure, jwt
+from simulated_machine import FOLDERS
 
 # --- How az is run
 
@@ -80,8 +81,7 @@ def test_everything_works_where_nothing_can_be_written(
     azure.az_signed_in()
     nowhere = azure.folder / "nowhere"
     nowhere.touch()
-    folders = ["HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "TEMP", "TMP"]
-    assert python("ask.py", INDEX_URL, **dict.fromkeys(folders, str(nowhere))).value
+    assert python("ask.py", INDEX_URL, **dict.fromkeys(FOLDERS, str(nowhere))).value
 
 
 # --- What az says
