@@ -289,7 +289,7 @@ PROXY = (
 
 OVERLOADED = {429, *range(500, 600)}  # statuses that may pass
 PAUSES = [0.25, 0.5]
-# While IMDS wakes up, or an identity is being assigned
+# While IMDS wakes up or an identity is assigned
 # https://learn.microsoft.com/entra/identity/managed-identities-azure-resources
 IMDS_PATH = "/metadata/identity/oauth2/token"
 IMDS_PAUSES = [1.0, 2.0, 4.0, 8.0]
@@ -339,7 +339,7 @@ def send(url: str, headers: Mapping[str, str], body: str) -> Response:
     request.add_header("User-Agent", f"artifacts-keyring-nofuss/{__version__}")
     host = request.host  # before a proxy takes its place
     director = OpenerDirector()  # without a handler of redirects
-    # Level 0: another one, which the caller may have set, prints headers.
+    # Level 0, for the caller may have set one that prints headers.
     try:
         if request.type == "https":
             with turn("certificates"):
@@ -748,7 +748,7 @@ AZ_SETTINGS = {  # https://learn.microsoft.com/cli/azure/azure-cli-configuration
     "AZURE_CORE_ONLY_SHOW_ERRORS": "true",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "no",  # which fails where home is read-only
 }
-# The lines that are not of or around a traceback
+# Lines neither of nor around a traceback
 AZ_LINES = (
     r"^(?:ERROR: *)?(?!ERROR|WARNING|Traceback|The command failed with|During handling"
     r"|Run the command below|To check existing)(\S.*)"
@@ -874,7 +874,7 @@ def start_program(
 def listen(name: str, process: Process, limit: float) -> tuple[bytes, bytes]:
     """Return what a program says until its end, or a whole JSON object."""
     for seconds in short_waits(limit):
-        has_ended = process.poll() is not None  # before it is read
+        has_ended = process.poll() is not None  # before it is read, which may last
         try:
             return process.communicate(timeout=1.0 if has_ended else seconds)
         except TimeoutExpired as silence:
